@@ -1,0 +1,260 @@
+"""The command line `rsssl-nb`: the pages' own functions, for jobs that outgrow a page.
+
+Every failure that a user can mend ends in one sentence on stderr and exit code 2; `--traceback` shows where it came from.
+"""
+import json
+import os
+import sys
+from pathlib import Path
+
+import click
+
+PATH = click.Path(path_type=Path)
+device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+seed = click.option("--seed", default=0, show_default=True, help="Same seed, same machine: same bits.")
+alpha = click.option("--alpha", type=click.Choice(["auto", "mask", "band"]), default="auto", show_default=True,
+                     help="A band tagged alpha: a mask, a data band, or decided by its values.")
+
+
+def sentence(error):
+    "An error as one line: what is wrong, where, and what to do."
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror: text = f"{error.filename or ''}: {error.strerror}: check the path, its permissions and the free space"
+    if isinstance(error, KeyError): text = f"{text} is missing from the file: it was not written by rsssl-nb"
+    return text
+
+
+class Group(click.Group):
+    "A click group that turns a mendable error of any command into one sentence and exit code 2."
+    def invoke(self, ctx):
+        try: return super().invoke(ctx)
+        except (ValueError, OSError, KeyError, MemoryError) as error:
+            if ctx.params.get("traceback"): raise
+            click.echo(f"Error: {sentence(error)}", err=True)
+            ctx.exit(2)
+
+
+@click.group(cls=Group, context_settings=dict(help_option_names=["-h", "--help"], max_content_width=110))
+@click.option("--traceback", is_flag=True, help="Show the full traceback of an error.")
+@click.version_option(package_name="rsssl_nb")
+def main(traceback):
+    """Self-supervised pretraining, fine-tuning and mapping of remote-sensing images.
+
+    \b
+    A whole job in four lines:
+      rsssl-nb pretrain tiles/ --method simclr --out runs/pre
+      rsssl-nb finetune runs/pre --images img/ --labels lab/ --fraction 0.1 --out runs/seg
+      rsssl-nb map runs/seg scene.tif map.tif
+      rsssl-nb score map.tif labels.tif
+    """
+
+
+@main.command()
+@click.argument("out", type=PATH)
+@click.option("--size", default=1024, show_default=True, help="Height and width in pixels of 0.5 m.")
+@seed
+def scene(out, size, seed):
+    "Write a synthetic scene to OUT: image.tif (R G B NIR) and labels.tif."
+    from rsssl_nb.data.rasters import write_scene
+    from rsssl_nb.data.scenes import make_scene
+    for path in write_scene(make_scene(size, seed), out): click.echo(f"wrote {path}")
+
+
+def settings(pairs):
+    "`--set NAME=VALUE` as a dict; values are read as JSON where they can be (numbers, true, null), else as text."
+    found = {}
+    for pair in pairs:
+        name, sep, value = pair.partition("=")
+        if not sep or not name: raise click.BadParameter(f"{pair!r} is not NAME=VALUE, as in --set tau=0.2")
+        try: found[name] = json.loads(value)
+        except ValueError: found[name] = value
+    return found
+
+
+def resume_mode(resume, out):
+    "`--resume auto` or `--resume RUN`: (mode, folder to train in)."
+    if resume is None: return None, out
+    if resume == "auto": return "auto", out
+    if out and Path(out).resolve() != Path(resume).resolve(): raise click.BadParameter(f"--resume {resume} and --out {out} are two folders: give one of them")
+    return "must", Path(resume)
+
+
+@main.command()
+@click.argument("images", nargs=-1, required=True, type=PATH)
+@click.option("--method", default="simclr", show_default=True, help="simclr, glcnet, false, grass or ssccl.")
+@click.option("--out", type=PATH, help="The run folder to make.")
+@click.option("--epochs", default=20, show_default=True)
+@click.option("--batch", default=64, show_default=True, help="Windows a step, at most the samples.")
+@click.option("--lr", default=1e-3, show_default=True, help="The highest learning rate, reached after the warm-up.")
+@click.option("--size", default=224, show_default=True, help="Height and width of a window, in pixels.")
+@click.option("--samples", type=int, help="Windows an epoch. [default: valid pixels / size^2, at least 64]")
+@click.option("--bands", type=int, help="How many bands the images must have. [default: what they have]")
+@click.option("--encoder", default="resnet18", show_default=True, help="resnet18, resnet34 or resnet50.")
+@click.option("--width", default=64, show_default=True, help="Channels of the first layer; 16 is a sixteenth of the work.")
+@click.option("--stride", default=8, show_default=True, help="Pixels to one cell of the feature map: 8, 16 or 32.")
+@click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), default="adamw", show_default=True)
+@click.option("--workers", default=0, show_default=True, help="Processes that read windows.")
+@click.option("--max-nodata", default=0.5, show_default=True, help="Windows with a larger missing share are dropped.")
+@click.option("--set", "options", multiple=True, metavar="NAME=VALUE", help="An option of the method, as in tau=0.2; a wrong name lists the known ones.")
+@click.option("--resume", metavar="auto|RUN", help="auto: continue the run in --out, or start it. RUN: continue that run.")
+@alpha
+@seed
+@device
+def pretrain(images, method, out, options, resume, **kw):
+    "Pretrain an encoder on unlabelled IMAGES (files or folders)."
+    from rsssl_nb.training.pretrain import pretrain
+    resume, out = resume_mode(resume, out)
+    if out is None: raise click.UsageError("Missing option '--out': the run folder to make")
+    run = pretrain(list(images), method, out, options=settings(options), resume=resume, **kw)
+    click.echo(f"{len(run.log)} steps, loss {run.log[0]['loss']:.3f} -> {run.log[-1]['loss']:.3f}; wrote {out / 'encoder.safetensors'}")
+
+
+@main.command()
+@click.argument("run")
+@click.option("--images", required=True, type=PATH, help="Folder of images.")
+@click.option("--labels", required=True, type=PATH, help="Folder of label images, paired by file stem.")
+@click.option("--classes", type=PATH, help="classes.json. [default: looked for beside the labels and above]")
+@click.option("--fraction", type=float, help="Share of the windows to learn from, in (0, 1].")
+@click.option("--subset", type=PATH, help="A list of windows to learn from: STEM_yROW_xCOLUMN lines.")
+@click.option("--mode", type=click.Choice(["full", "frozen"]), default="full", show_default=True, help="Train everything, or the decoder only.")
+@click.option("--out", required=True, type=PATH, help="The run folder to make.")
+@click.option("--epochs", default=50, show_default=True)
+@click.option("--batch", default=16, show_default=True)
+@click.option("--lr", default=1e-3, show_default=True)
+@click.option("--size", default=256, show_default=True, help="Height and width of a labelled window, in pixels.")
+@click.option("--class-weight", is_flag=True, help="Rare classes count more (1/sqrt of their pixels).")
+@click.option("--encoder", default="resnet18", show_default=True, help="Of RUN `random`.")
+@click.option("--width", default=64, show_default=True, help="Of RUN `random`.")
+@click.option("--stride", default=8, show_default=True, help="Of RUN `random`.")
+@alpha
+@seed
+@device
+def finetune(run, images, labels, out, subset, **kw):
+    "Learn a segmenter from few labels, from the pretraining RUN (a folder, a weights file, or `random`)."
+    from rsssl_nb.training.finetune import finetune
+    _, log = finetune(run, images, labels, out, subset=subset, **kw)
+    best = max((r for r in log if r["held_out_miou"] is not None), key=lambda r: r["held_out_miou"], default=None)
+    kept = f"kept epoch {best['epoch']} (mIoU {best['held_out_miou']:.3f} on held-out labels)" if best else "kept the last epoch (too few windows to hold some out)"
+    click.echo(f"{len(log)} epochs, loss {log[-1]['loss']:.3f}; {kept}; wrote {out / 'segmenter.safetensors'}")
+
+
+@main.command(name="map")
+@click.argument("run", type=PATH)
+@click.argument("image", type=PATH, metavar="IN")
+@click.argument("out", type=PATH)
+@click.option("--size", type=int, help="Window in pixels. [default: the one of the fine-tuning]")
+@click.option("--overlap", default=0.25, show_default=True, help="Share of a window that neighbours share, in [0, 1).")
+@click.option("--batch", default=8, show_default=True)
+@alpha
+@device
+def map_(run, image, out, size, overlap, batch, alpha, device):
+    "Segment the raster IN with the fine-tuned RUN into the label map OUT (GeoTIFF)."
+    from rsssl_nb.data.rasters import open_raster
+    from rsssl_nb.evaluation.maps import segment
+    from rsssl_nb.training.finetune import load_segmenter
+    model, meta = load_segmenter(run)
+    segment(model, open_raster(image, alpha), out, size=size or meta["size"], overlap=overlap, batch=batch, device=device, progress=True)
+    click.echo(f"wrote {out}")
+
+
+def null_for_nan(value):
+    "JSON has no NaN: undefined scores become null."
+    if isinstance(value, dict): return {k: null_for_nan(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)): return [null_for_nan(v) for v in value]
+    return None if isinstance(value, float) and value != value else value
+
+
+@main.command()
+@click.argument("predicted", type=PATH)
+@click.argument("labels", type=PATH)
+@click.option("--classes", type=PATH, help="classes.json. [default: the map's own, or beside the labels]")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, undefined scores as null.")
+def score(predicted, labels, classes, as_json):
+    "Score the label map PREDICTED against LABELS on the same grid."
+    from rsssl_nb.data.rasters import find_classes, read_classes
+    from rsssl_nb.evaluation.scores import score_rasters
+    found = score_rasters(predicted, labels, read_classes(classes) if classes else None)
+    if as_json: return click.echo(json.dumps(null_for_nan(found)))
+    click.echo(f"OA {found['oa']:.3f}  Kappa {found['kappa']:.3f}  mIoU {found['miou']:.3f}  F1 {found['f1']:.3f}  ({found['pixels']} pixels, {found['ignored']} ignored)")
+    for name, iou in found["iou"].items(): click.echo(f"  {name:24} IoU {iou:.3f}")
+
+
+def describe(path):
+    "What a run folder, a weights file or a raster is, as rows (name, value)."
+    weights = [path / n for n in ("encoder.safetensors", "segmenter.safetensors") if (path / n).exists()] if path.is_dir() else [path] * (path.suffix == ".safetensors")
+    if weights:
+        from rsssl_nb.weights import load_weights
+        state, meta = load_weights(weights[0])
+        return [("file", weights[0]), ("parameters", f"{sum(v.numel() for v in state.values()):,}"), *meta.items()]
+    if (path / "config.json").exists(): return [("unfinished run", path), *json.loads((path / "config.json").read_text()).items()]
+    if path.is_dir(): raise ValueError(f"{path} is a folder without a run: give a run folder, a weights file or a raster")
+    from rsssl_nb.data.rasters import open_raster
+    r = open_raster(path)
+    return [("file", path), ("size", f"{r.width} x {r.height}"), ("bands", r.bands), ("type", r.dtype), ("nodata", r.nodata), ("crs", r.crs), ("transform", r.transform)]
+
+
+@main.command()
+@click.argument("path", type=PATH)
+def info(path):
+    "Say what a run folder, a weights file or a raster holds."
+    if not path.exists(): raise ValueError(f"{path} does not exist: give a run folder, a weights file or a raster")
+    for name, value in describe(path): click.echo(f"{name:16} {value}")
+
+
+def probe(what, test, cure):
+    "One row of the doctor's table: (what, found, cure or '')."
+    try: return what, str(test()), ""
+    except Exception as error: return what, f"{type(error).__name__}: {str(error).splitlines()[0][:90] if str(error) else ''}", cure
+
+
+def version_of(name):
+    "The version of a package, by importing it."
+    from importlib import import_module
+    from importlib.metadata import version
+    import_module(name)
+    return version(name)
+
+
+def torch_pair():
+    "Torch's and torchvision's versions, after torchvision's compiled operators answered."
+    import torch, torchvision
+    torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
+    return f"torch {torch.__version__}, torchvision {torchvision.__version__}"
+
+
+def accelerator():
+    "The GPU in use, or that there is none."
+    import torch
+    if torch.cuda.is_available(): return torch.cuda.get_device_name()
+    return "mps" if torch.backends.mps.is_available() else "none: everything runs, training is slower"
+
+
+def gdal():
+    "Rasterio's and GDAL's versions."
+    import rasterio
+    return f"rasterio {rasterio.__version__}, GDAL {rasterio.__gdal_version__}"
+
+
+def writable():
+    "That a file can be written here."
+    import tempfile
+    with tempfile.TemporaryFile(dir="."): return "the current folder"
+
+
+@main.command()
+def doctor():
+    "Check the installation: each fault with its cure. Exit code 2 when there is one."
+    pip = f"{Path(sys.executable).name} -m pip install"
+    rows = [probe("python", lambda: sys.version.split()[0], ""),
+            probe("torch pair", torch_pair, f"{pip} --force-reinstall torch torchvision   (both from one index, in one command)"),
+            probe("accelerator", accelerator, f"{pip} torch torchvision"),
+            probe("rasters", gdal, f"{pip} rasterio"),
+            *(probe(n, lambda n=n: version_of(n), f"{pip} {n}") for n in ("numpy", "scipy", "matplotlib", "captum", "accelerate", "safetensors", "ipywidgets", "anywidget")),
+            probe("jupyterlab", lambda: version_of("jupyterlab"), f"{pip} 'rsssl_nb[lab]'   (needed for the lessons only)"),
+            probe("write access", writable, "choose a folder you may write to, or free some space")]
+    for what, found, cure in rows: click.echo(f"{'FAULT' if cure else 'ok':6} {what:14} {found}" + (f"\n{'':21} -> {cure}" if cure else ""))
+    if any(cure for *_, cure in rows): raise SystemExit(2)
+
+
+if __name__ == "__main__":
+    main()

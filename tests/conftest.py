@@ -1,0 +1,23 @@
+"Fixtures shared by the suite: where the real imagery is, and one thread so that runs repeat to the bit."
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "browser: drives a real browser")
+    config.addinivalue_line("markers", "long: more than a few seconds; left out of `make quick`")
+    config.addinivalue_line("markers", "gpu: needs a CUDA device")
+
+
+@pytest.fixture(scope="session")
+def imagery():
+    "The folder of real imagery (RSSSL_DATA); tests that need it skip, and say so, when it is not there."
+    folder = os.environ.get("RSSSL_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("RSSSL_DATA is not set to a folder of real imagery: this test ran on nothing")
+    return Path(folder)

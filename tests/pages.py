@@ -1,0 +1,142 @@
+"""Runs the pages in clean kernels: two at a time, one thread each, exercises replayed, minutes noted.
+
+    python tests/pages.py                          run every page, write nothing but runs/pages.json
+    python tests/pages.py nbs/50_methods/51_*.ipynb  run these
+    python tests/pages.py --refresh [PAGES]        run, and keep the outputs in the pages
+    python tests/pages.py --flags gpu [PAGES]      also run cells flagged `#| gpu`
+
+A page fails when a cell raises, when anything is left on stderr, or when an exercise's folded solution does not pass
+its own check (or an unfilled stub does).
+"""
+import argparse, hashlib, json, os, re, sys, time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell
+
+ROOT = Path(__file__).resolve().parents[1]
+FLAGS = {"slow", "gpu"}
+
+
+def directives(source):
+    "The `#|` lines of a cell, as a set: {'export', 'hide', 'eval: false'}."
+    return {line[2:].strip() for line in source.splitlines() if line.startswith("#|")}
+
+
+def is_skipped(source, flags=frozenset()):
+    "Whether a run with `flags` leaves the cell alone."
+    found = directives(source)
+    return "eval: false" in found or bool((found & FLAGS) - set(flags))
+
+
+def solutions(cells):
+    "Folded solutions by the index of the check cell they answer: {check cell: solution source}."
+    found = {}
+    for i, cell in enumerate(cells):
+        if cell.cell_type != "code" or "exercise" not in directives(cell.source): continue
+        check = next(j for j in range(i, len(cells)) if cells[j].cell_type == "code" and re.search(r"^check\(", cells[j].source, re.M))
+        for later in cells[check + 1:]:
+            block = re.search(r"<summary>Solution</summary>.*?```python\n(.*?)```", later.source, re.S)
+            if later.cell_type == "markdown" and block:
+                found[check] = (cells[i].source, block.group(1))
+                break
+        else:
+            raise AssertionError(f"exercise in cell {i} has no folded solution with a python block")
+    return found
+
+
+def replay(cells):
+    "The cells to run: each page cell, and after each `check` the same check for the solution and for a wrong answer."
+    answers, out = solutions(cells), []
+    for i, cell in enumerate(cells):
+        out.append((i, cell))
+        if i not in answers: continue
+        stub, solution = answers[i]
+        name = re.search(r"^def (\w+)", stub, re.M).group(1)
+        verdict = re.sub(r"^check\(", "_verdict = check(", cell.source, flags=re.M)
+        wrong = f"_right = {name}\ndef {name}(*a, **k):\n    r = _right(*a, **k)\n    return (not r) if isinstance(r, bool) else [r] if isinstance(r, (str, dict)) else r*2 + 1"
+        for source in (solution, verdict + f"\nassert _verdict.passed, f'the folded solution of {name} fails: {{_verdict}}'",
+                       wrong, verdict + f"\nassert not _verdict.passed, 'a wrong {name} passes its check'", stub):
+            out.append((None, new_code_cell(source)))
+    return out
+
+
+def stamp(nb):
+    "A hash of the page's code cells, kept with the outputs they made."
+    return hashlib.sha256("\0".join(c.source for c in nb.cells if c.cell_type == "code").encode()).hexdigest()[:16]
+
+
+def tidy(outputs):
+    "Outputs as a reader should find them: no widget views, no execution noise."
+    return [o for o in outputs if "application/vnd.jupyter.widget-view+json" not in o.get("data", {})]
+
+
+def run_page(path, refresh=False, flags=frozenset()):
+    "Runs one page; gives {page, seconds, slowest, error, stderr, cells}."
+    nb, started, error, stderr, slowest = nbformat.read(path, 4), time.time(), "", [], (0, 0)
+    plan = replay(nb.cells)
+    work = nbformat.v4.new_notebook(cells=[c for _, c in plan], metadata={"kernelspec": {"name": "python3", "display_name": "python3"}})
+    client = NotebookClient(work, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}})
+    results = {}
+    with client.setup_kernel(env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), "MPLBACKEND": "agg", "PYTHONHASHSEED": "0"}):
+        for k, (i, cell) in enumerate(plan):
+            if cell.cell_type != "code" or is_skipped(cell.source, flags) or not cell.source.strip(): continue
+            t = time.time()
+            try: client.execute_cell(cell, k)
+            except Exception as e:
+                error = f"cell {i if i is not None else 'replayed'}: {e}"
+                break
+            if i is None: continue
+            slowest = max(slowest, (round(time.time() - t, 1), i))
+            results[i] = tidy(cell.outputs)
+            stderr += [o["text"] for o in cell.outputs if o.get("name") == "stderr"]
+    if refresh and not error:
+        for i, cell in enumerate(nb.cells):
+            if cell.cell_type != "code": continue
+            if i in results: cell.outputs = results[i]
+            cell.execution_count = None
+            for o in cell.outputs: o.pop("execution_count", None) if o.output_type != "execute_result" else o.update(execution_count=None)
+        nb.metadata.pop("widgets", None)
+        nb.metadata["rsssl"] = {**nb.metadata.get("rsssl", {}), "stamp": stamp(nb)}
+        nb.metadata["kernelspec"] = {"display_name": "python3", "language": "python", "name": "python3"}
+        nb.metadata.pop("language_info", None)
+        aside = path.with_suffix(".part")
+        nbformat.write(nb, aside)
+        os.replace(aside, path)
+    return dict(page=path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path), seconds=round(time.time() - started, 1),
+                slowest=slowest, error=error, stderr="".join(stderr))
+
+
+def pages():
+    "Every page under nbs/, in reading order."
+    return sorted(p for p in (ROOT / "nbs").glob("*/[0-9]*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pages", nargs="*", type=Path)
+    parser.add_argument("--refresh", action="store_true", help="keep the outputs in the pages")
+    parser.add_argument("--flags", default="", help="also run cells with these flags, comma separated: slow,gpu")
+    parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1))
+    args = parser.parse_args()
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    todo = [p.resolve() for p in args.pages] or pages()
+    started, rows = time.time(), []
+    with ThreadPoolExecutor(args.workers) as pool:
+        for row in pool.map(lambda p: run_page(p, args.refresh, set(filter(None, args.flags.split(",")))), todo):
+            rows.append(row)
+            verdict = "FAIL" if row["error"] or row["stderr"] else "ok"
+            print(f"{verdict:4} {row['seconds']:6.1f} s  {row['page']}  (slowest cell {row['slowest'][1]}: {row['slowest'][0]} s)", flush=True)
+            if row["error"]: print(row["error"], flush=True)
+            if row["stderr"]: print("left on stderr: " + row["stderr"], flush=True)
+    bad = [r["page"] for r in rows if r["error"] or r["stderr"]]
+    (ROOT / "runs").mkdir(exist_ok=True)
+    if not args.pages: (ROOT / "runs" / "pages.json").write_text(json.dumps(dict(seconds=round(time.time() - started, 1), pages=rows), indent=1))
+    print(f"{len(rows) - len(bad)} pages ran, {len(bad)} failed, {time.time() - started:.0f} s")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"Page hygiene, read from the notebooks' JSON: what a machine can check of a good page."
+import json, re, sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from pages import directives, pages, solutions, stamp  # noqa: E402
+import nbformat  # noqa: E402
+
+PAGES = pages()
+read = {p: nbformat.read(p, 4) for p in PAGES}
+each = pytest.mark.parametrize("path", PAGES, ids=lambda p: p.stem)
+
+
+def code(path): return [c for c in read[path].cells if c.cell_type == "code" and c.source.strip()]
+def prose(path): return "\n".join(c.source for c in read[path].cells if c.cell_type == "markdown")
+def outputs(path): return [o for c in code(path) for o in c.outputs]
+
+
+def default_exp(path):
+    return [m for c in code(path) for m in re.findall(r"^#\| default_exp (\S+)", c.source, re.M)]
+
+
+def test_each_module_has_one_page():
+    homes = [m for p in PAGES for m in default_exp(p)]
+    assert len(homes) == len(set(homes)), "two pages with one default_exp: one of them would vanish"
+
+
+@each
+def test_opening(path):
+    titles = re.findall(r"^# .+", re.sub(r"```.*?```", "", prose(path), flags=re.S), re.M)
+    assert len(titles) == 1, titles
+    assert re.search(r"^# .+\n+> .+", prose(path), re.M), "the title is followed by one quoted line"
+    assert re.search(r"\d+ min to read", prose(path)) and re.search(r"\d+ s to run", prose(path)), "contract line with minutes"
+    assert "Predict" in prose(path)
+
+
+@each
+def test_cells_are_short_and_imports_alone(path):
+    for c in code(path):
+        lines = [l for l in c.source.splitlines() if l.strip()]
+        assert len(lines) <= 25, f"{len(lines)} lines: {lines[0]}"
+        body = [l for l in lines if not l.lstrip().startswith("#")]
+        if any(re.match(r"(import|from) ", l) for l in body):
+            text = re.sub(r"\([^)]*\)", "()", "\n".join(body))
+            assert all(re.match(r"(import|from) ", l) for l in text.splitlines()), f"imports mixed with code: {lines[:3]}"
+
+
+@each
+def test_outputs_are_saved_and_tidy(path):
+    assert path.stat().st_size <= 500_000, f"{path.stat().st_size} bytes"
+    assert not code(path) or outputs(path), "no outputs saved: make refresh"
+    for o in outputs(path):
+        assert o.output_type != "error" and o.get("name") != "stderr", o
+        assert "application/vnd.jupyter.widget-view+json" not in o.get("data", {})
+        assert not re.search(r"(/home/|/root/|/work/|/tmp/|/Users/)", json.dumps({k: v for k, v in o.items() if "image/png" not in o.get("data", {})})), "a path of this machine"
+    assert "widgets" not in read[path].metadata
+
+
+@each
+def test_outputs_belong_to_this_code(path):
+    assert read[path].metadata.get("rsssl", {}).get("stamp") == stamp(read[path]), "code changed since its outputs were made: make refresh"
+
+
+@each
+def test_exported_names_are_used(path):
+    cells = code(path)
+    for i, c in enumerate(cells):
+        if not any(d.startswith("export") for d in directives(c.source)): continue
+        for name in re.findall(r"^(?:def|class) ([A-Za-z]\w*)", c.source, re.M):
+            assert any(re.search(rf"\b{name}\b", later.source) for later in cells[i + 1:]), f"{name} is never used on its page"
+
+
+@each
+def test_exercises_are_complete(path):
+    found = solutions(read[path].cells)
+    assert found, "no exercise with check and folded solution"
+    for stub, solution in found.values(): assert "..." in stub and "def " in solution
