@@ -1,0 +1,158 @@
+"The command line: the whole job on made scenes, and every bad input as one sentence with exit code 2."
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from rsssl_nb.cli import main
+from rsssl_nb.data.rasters import open_raster, write_raster
+from rsssl_nb.data.scenes import make_scene
+
+SMALL = "--epochs 1 --samples 32 --batch 16 --size 64 --width 16 --device cpu".split()
+
+
+def run(*args): return CliRunner().invoke(main, [str(a) for a in args])
+
+
+def good(*args):
+    result = run(*args)
+    assert result.exit_code == 0, result.output + repr(result.exception)
+    return result.output
+
+
+def refused(*args, says):
+    "The command ends in one sentence on stderr that holds the words, with exit code 2."
+    result = run(*args)
+    assert result.exit_code == 2, f"exit {result.exit_code}: {result.output} {result.exception!r}"
+    lines = [l for l in result.stderr.strip().splitlines() if l]
+    assert "Traceback" not in result.output and (len(lines) == 1 or lines[0].startswith("Usage")), result.stderr
+    for word in [says] if isinstance(says, str) else says: assert str(word) in result.stderr, result.stderr
+
+
+@pytest.fixture(scope="module")
+def job(tmp_path_factory):
+    "Two scenes as files, a pretrained run and a fine-tuned one."
+    root = tmp_path_factory.mktemp("job")
+    for seed in (1, 2): good("scene", root / f"s{seed}", "--size", 256, "--seed", seed)
+    for kind in ("image", "labels"):
+        (root / kind).mkdir()
+        for seed in (1, 2): (root / f"s{seed}" / f"{kind}.tif").rename(root / kind / f"s{seed}.tif")
+    scene = make_scene(64)
+    (root / "classes.json").write_text(json.dumps(dict(ignore_index=255, classes=[dict(index=i, name=n, hex=c) for i, (n, c) in enumerate(zip(scene.classes, scene.colors))])))
+    good("pretrain", root / "image", "--out", root / "pre", *SMALL)
+    good("finetune", root / "pre", "--images", root / "image", "--labels", root / "labels", "--fraction", 0.5, "--size", 128, "--epochs", 2, "--device", "cpu", "--out", root / "seg")
+    return root
+
+
+def test_the_whole_job(job):
+    good("map", job / "seg", job / "image/s1.tif", job / "map.tif", "--device", "cpu")
+    made, source = open_raster(job / "map.tif"), open_raster(job / "image/s1.tif")
+    assert (made.width, made.height, made.crs, made.transform, made.nodata) == (source.width, source.height, source.crs, source.transform, 255)
+    found = json.loads(good("score", job / "map.tif", job / "labels/s1.tif", "--json"))
+    assert set(found) == {"oa", "kappa", "miou", "f1", "iou", "confusion", "pixels", "ignored"}
+    assert found["pixels"] + found["ignored"] == 256 * 256 and found["ignored"] > 0 and set(found["iou"]) == set(make_scene(64).classes)
+    assert "mIoU" in good("score", job / "map.tif", job / "labels/s1.tif")
+
+
+def test_run_folder_has_its_shape(job):
+    assert {p.name for p in (job / "pre").iterdir()} == {"config.json", "log.jsonl", "checkpoint", "encoder.safetensors"}
+    rows = [json.loads(l) for l in (job / "pre/log.jsonl").read_text().splitlines()]
+    assert len(rows) == 2 and rows[0]["loss"] > 0
+    for path in ("pre", "seg", "image/s1.tif", "pre/encoder.safetensors"): assert len(good("info", job / path).splitlines()) > 4
+
+
+def test_identical_runs_give_identical_files(job):
+    good("pretrain", job / "image", "--out", job / "pre2", *SMALL)
+    assert (job / "pre2/encoder.safetensors").read_bytes() == (job / "pre/encoder.safetensors").read_bytes()
+
+
+def test_resume_auto_of_a_finished_run_changes_nothing(job):
+    before = (job / "pre/encoder.safetensors").read_bytes()
+    good("pretrain", job / "image", "--out", job / "pre", "--resume", "auto", *SMALL)
+    assert (job / "pre/encoder.safetensors").read_bytes() == before
+    refused("pretrain", job / "image", "--out", job / "pre", *SMALL, says="holds a run already")
+    refused("pretrain", job / "image", "--out", job / "pre", "--resume", "auto", *SMALL, "--lr", 0.5, says=["lr", "0.5"])
+    refused("pretrain", job / "image", "--resume", job / "nothing", *SMALL, says="no checkpoint")
+
+
+def test_a_random_start_and_a_frozen_encoder(job):
+    good("finetune", "random", "--images", job / "image", "--labels", job / "labels", "--fraction", 0.2, "--size", 128, "--epochs", 1, "--width", 16, "--mode", "frozen", "--device", "cpu", "--out", job / "rnd")
+    (job / "list.txt").write_text("s1_y0000_x0128\ns2_y0128_x0000\n")
+    good("finetune", job / "pre", "--images", job / "image", "--labels", job / "labels", "--subset", job / "list.txt", "--size", 128, "--epochs", 1, "--device", "cpu", "--out", job / "sub")
+
+
+def test_help_speaks():
+    for command in ("", "scene", "pretrain", "finetune", "map", "score", "info", "doctor"):
+        text = good(*filter(None, [command]), "--help")
+        assert "Usage" in text and len(text.splitlines()) >= 5
+    assert "ok     python" in good("doctor")
+
+
+def test_bad_pretraining_input(job, tmp_path):
+    out = tmp_path / "out"
+    refused("pretrain", tmp_path / "no", "--out", out, *SMALL, says=["no", "exist"])
+    (tmp_path / "empty").mkdir()
+    refused("pretrain", tmp_path / "empty", "--out", out, *SMALL, says="empty")
+    rgb = make_scene(128).image[:3]
+    write_raster(tmp_path / "rgb.tif", rgb, None, None, None)
+    refused("pretrain", job / "image", tmp_path / "rgb.tif", "--out", out, *SMALL, says=["rgb.tif", "3", "4"])
+    write_raster(tmp_path / "void.tif", np.zeros((4, 128, 128), np.uint8), None, None, 0)
+    refused("pretrain", tmp_path / "void.tif", "--out", out, *SMALL, says="void.tif")
+    refused("pretrain", job / "image", "--out", out, *SMALL, "--size", 4096, says=["4096", "256"])
+    (tmp_path / "cut.tif").write_bytes((job / "image/s1.tif").read_bytes()[:3000])
+    refused("pretrain", tmp_path / "cut.tif", "--out", out, *SMALL, says="cut.tif")
+    refused("pretrain", job / "image", "--out", out, *SMALL, "--method", "moko", says=["moko", "simclr"])
+    refused("pretrain", job / "image", "--out", out, *SMALL, "--set", "temperature=1", says=["temperature", "tau"])
+    refused("pretrain", job / "image", "--out", out, *SMALL, "--set", "tau=0", says=["tau", "0"])
+    refused("pretrain", job / "image", "--out", out, *SMALL, "--bands", 3, says=["3", "4"])
+    refused("pretrain", job / "image", "--out", out, *SMALL, "--encoder", "resnet19", says=["resnet19", "resnet18"])
+    refused("pretrain", job / "image", "--out", out, *SMALL, "--device", "tpu", says="tpu")
+    (tmp_path / "file").write_text("x")
+    refused("pretrain", job / "image", "--out", tmp_path / "file/run", *SMALL, says="file")
+    assert not out.exists() or not list(out.rglob("*.safetensors"))
+
+
+def test_bad_labels(job, tmp_path):
+    def tune(*extra, labels=job / "labels", says):
+        refused("finetune", job / "pre", "--images", job / "image", "--labels", labels, "--size", 128, "--epochs", 1, "--device", "cpu", "--out", tmp_path / "seg", *extra, says=says)
+        assert not (tmp_path / "seg").exists()
+    tune(says="--fraction")
+    tune("--fraction", 0, says="0")
+    tune("--fraction", 0.5, labels=tmp_path / "no", says="no")
+    tune("--subset", tmp_path / "no.txt", says="no.txt")
+    classes = job / "classes.json"
+    truth = open_raster(job / "labels/s1.tif")
+    for name, array, crs, says in (("size", np.zeros((1, 200, 256), np.uint8), truth.crs, ["200", "256"]), ("value", np.full((1, 256, 256), 77, np.uint8), truth.crs, ["77", "100"]),
+                                   ("crs", np.zeros((1, 256, 256), np.uint8), "EPSG:4326", ["4326"])):
+        folder = tmp_path / name
+        folder.mkdir()
+        for s in ("s1", "s2"): write_raster(folder / f"{s}.tif", array, crs, truth.transform, None)
+        tune("--fraction", 0.5, "--classes", classes, labels=folder, says=says)
+
+
+def test_bad_maps_and_scores(job, tmp_path):
+    refused("map", job / "pre", job / "image/s1.tif", tmp_path / "m.tif", says="finetune")
+    refused("map", job / "seg", tmp_path / "no.tif", tmp_path / "m.tif", says="no.tif")
+    write_raster(tmp_path / "rgb.tif", make_scene(128).image[:3], None, None, None)
+    refused("map", job / "seg", tmp_path / "rgb.tif", tmp_path / "m.tif", says=["3", "4"])
+    refused("map", job / "seg", job / "image/s1.tif", tmp_path / "no" / "such" / "\0.tif", says="")
+    refused("finetune", job / "seg", "--images", job / "image", "--labels", job / "labels", "--fraction", 0.5, "--out", tmp_path / "x", says="segmenter" if False else "encoder")
+    refused("score", tmp_path / "rgb.tif", job / "labels/s1.tif", says="128")
+    refused("info", tmp_path / "none", says="none")
+    (tmp_path / "w.safetensors").write_bytes(b"\x80\x04}q\x00.")
+    refused("info", tmp_path / "w.safetensors", says="w.safetensors")
+    assert not (tmp_path / "m.tif").exists()
+
+
+def test_the_job_on_real_imagery(imagery, tmp_path):
+    "CI's short form of the main job: one training step's worth on Dubai, a map of a validation part, a score."
+    dubai = imagery / "dubai"
+    good("pretrain", *sorted((dubai / "train/images").glob("tile5_part00[12]*")), "--out", tmp_path / "pre", *SMALL)
+    (tmp_path / "list.txt").write_text("\n".join(l for l in (dubai / "subsets/train256_25pct_seed0.txt").read_text().split() if l.startswith("tile5"))[:400].rsplit("\n", 1)[0])
+    good("finetune", tmp_path / "pre", "--images", dubai / "train/images", "--labels", dubai / "train/labels", "--subset", tmp_path / "list.txt", "--epochs", 1, "--device", "cpu", "--out", tmp_path / "seg")
+    part = "tile2_part001"
+    good("map", tmp_path / "seg", dubai / f"val/images/{part}.jpg", tmp_path / "map.tif", "--device", "cpu")
+    found = json.loads(good("score", tmp_path / "map.tif", dubai / f"val/labels/{part}.png", "--json"))
+    assert set(found["iou"]) == {"building", "land_unpaved", "road", "vegetation", "water"} and found["pixels"] > 100_000 and 0 <= found["miou"] <= 1
+    assert open_raster(tmp_path / "map.tif").crs is None
