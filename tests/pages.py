@@ -78,7 +78,7 @@ def run_page(path, refresh=False, flags=frozenset()):
     nb, started, error, stderr, slowest = nbformat.read(path, 4), time.time(), "", [], (0, 0)
     plan = replay(nb.cells)
     work = nbformat.v4.new_notebook(cells=[c for _, c in plan], metadata={"kernelspec": {"name": "python3", "display_name": "python3"}})
-    client = NotebookClient(work, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}})
+    client = NotebookClient(work, timeout=600, kernel_name="python3", extra_arguments=["--log-level=ERROR"], resources={"metadata": {"path": str(path.parent)}})
     results = {}
     with client.setup_kernel(env={**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), "MPLBACKEND": "agg", "PYTHONHASHSEED": "0"}):
         for k, (i, cell) in enumerate(plan):
