@@ -150,7 +150,7 @@ def test_alpha_is_judged_by_its_values(tmp_path):
 
 
 def test_an_empty_look_is_no_evidence_for_a_mask(tmp_path):
-    with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", count=4, height=9000, width=9000, dtype="uint8", tiled=True, sparse_ok=True, compress="deflate", photometric="rgb", alpha="yes") as file:
+    with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", count=4, height=9000, width=9000, dtype="uint8", tiled=True, sparse_ok=True, compress="deflate", photometric="rgb", alpha="yes", crs=PLACE[0], transform=rasterio.Affine(*PLACE[1])) as file:
         file.write(noise(4, 60, 60), window=((700, 760), (700, 760)))        # between the windows that are looked at first
     with pytest.warns(UserWarning, match="tagged alpha"): assert open_raster(tmp_path / "a.tif").bands == 4
 

@@ -213,7 +213,7 @@ def segmenter_meta(model, meta, classes, size):
 def load_segmenter(run):
     "A segmenter ready to map, and its meta record, from a fine-tuning run folder: (Segmenter, dict). InputError when there is none."
     path = Path(run) / "segmenter.safetensors" if Path(run).is_dir() else Path(run)
-    if not path.exists(): raise InputError(f"{path} does not exist: give a finished fine-tuning run")
+    if not path.exists(): raise InputError(f"{path} does not exist: give a finished fine-tuning run (rsssl-nb finetune)")
     state, meta = load_weights(path)
     if meta.get("kind") != "segmenter": raise InputError(f"{path} holds {meta.get('kind', 'something else')}, not a segmenter: run `rsssl-nb finetune` first")
     model = Segmenter(Encoder(meta["encoder"], meta["bands"], meta["width"], meta["stride"]), len(meta["classes"]), meta["head"])
