@@ -92,7 +92,7 @@ def main():
     a = parser.parse_args()
     if "RSSSL_DATA" not in environ: raise SystemExit("set RSSSL_DATA to the folder that holds dubai/")
     dubai = Path(environ["RSSSL_DATA"]) / "dubai"
-    a.out.mkdir(parents=True, exist_ok=True)
+    for folder in (a.out, a.results.parent): folder.mkdir(parents=True, exist_ok=True)
     names = read_classes(dubai / "classes.json").names
     image, truth_path = stitch(dubai, 2, a.out)
     truth = open_raster(truth_path).read(0, 0, *(lambda r: (r.width, r.height))(open_raster(truth_path)))[0].astype(np.uint8)
