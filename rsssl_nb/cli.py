@@ -217,7 +217,9 @@ def version_of(name):
 
 def torch_pair():
     "Torch's and torchvision's versions, after torchvision's compiled operators answered."
-    import torch, torchvision
+    import torch
+    from importlib import import_module
+    torchvision = import_module("torchvision")
     torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
     return f"torch {torch.__version__}, torchvision {torchvision.__version__}"
 
@@ -231,7 +233,8 @@ def accelerator():
 
 def gdal():
     "Rasterio's and GDAL's versions."
-    import rasterio
+    from importlib import import_module
+    rasterio = import_module("rasterio")
     return f"rasterio {rasterio.__version__}, GDAL {rasterio.__gdal_version__}"
 
 

@@ -184,8 +184,7 @@ def valid_window(raster, x0, y0, w, h):
 class Raster:
     """A raster that is read window by window: a file, opened when first read, or an array.
 
-    `bands` counts data bands, masks taken off; `crs` is a string ("EPSG:32633", or WKT) or None; `transform` six numbers (a, b, c, d, e, f) from pixel to map; `nodata` a number or None.
-    """
+    `bands` counts data bands, masks taken off; `crs` is a string ("EPSG:32633", or WKT) or None; `transform` six numbers (a, b, c, d, e, f) from pixel to map; `nodata` a number or None."""
     path: object
     bands: int
     height: int
