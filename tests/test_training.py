@@ -1,0 +1,145 @@
+"Pretraining and fine-tuning: same seed, same bits; killed and resumed, same bits; few labels, fairly chosen."
+import json, os, signal, subprocess, sys, time
+
+import numpy as np
+import pytest
+import torch
+
+from rsssl_nb.data.rasters import InputError, open_raster
+from rsssl_nb.data.scenes import make_scene
+from rsssl_nb.training.finetune import augment, choose, finetune, grid_windows, hold_out, load_segmenter, read_subset
+from rsssl_nb.training.pretrain import METHODS, load_encoder, loader, lr_factor, make_method, method_options, pretrain, start_folder
+from rsssl_nb.encoders import Encoder
+
+SMALL = dict(epochs=3, batch=8, samples=16, size=32, width=8, progress=False, device="cpu")
+SCENE = make_scene(128, seed=1)
+
+
+def weights(run): return run.encoder.state_dict()
+def equal(a, b): return all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "glcnet"])
+def test_same_seed_same_bits_and_the_callers_stream_is_left_alone(method):
+    state = torch.get_rng_state()
+    one, two = (pretrain(SCENE, method, seed=3, **SMALL) for _ in range(2))
+    assert equal(weights(one), weights(two)) and [r["loss"] for r in one.log] == [r["loss"] for r in two.log]
+    assert torch.equal(state, torch.get_rng_state())
+    assert not equal(weights(one), weights(pretrain(SCENE, method, seed=4, **SMALL)))
+
+
+@pytest.mark.parametrize("method", ["simclr", "grass", "ssccl"])
+def test_a_run_cut_after_any_epoch_ends_on_the_same_bits(method, tmp_path, monkeypatch):
+    whole = pretrain(SCENE, method, out=tmp_path / "whole", **SMALL)
+    for cut in (1, 2):
+        def dying(pool, samples, batch, seed, epoch, workers=0):
+            if epoch == cut: raise KeyboardInterrupt
+            return loader(pool, samples, batch, seed, epoch, workers)
+        with monkeypatch.context() as m:
+            m.setattr("rsssl_nb.training.pretrain.loader", dying)
+            with pytest.raises(KeyboardInterrupt): pretrain(SCENE, method, out=tmp_path / str(cut), **SMALL)
+        assert not (tmp_path / str(cut) / "encoder.safetensors").exists()
+        again = pretrain(SCENE, method, out=tmp_path / str(cut), resume="auto", **SMALL)
+        assert equal(weights(again), weights(whole)) and len(again.log) == len(whole.log)
+        assert (tmp_path / str(cut) / "encoder.safetensors").read_bytes() == (tmp_path / "whole/encoder.safetensors").read_bytes()
+
+
+@pytest.mark.long
+def test_killed_by_the_system_and_resumed(tmp_path):
+    from rsssl_nb.data.rasters import write_scene
+    image, _ = write_scene(SCENE, tmp_path / "s")
+    def command(out, *more): return [sys.executable, "-m", "rsssl_nb", "pretrain", str(image), "--out", str(tmp_path / out), "--epochs", "6", "--batch", "8", "--samples", "32", "--size", "32", "--width", "8", "--device", "cpu", *more]
+    subprocess.run(command("whole"), check=True, capture_output=True)
+    job = subprocess.Popen(command("cut"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(600):
+        if (tmp_path / "cut/checkpoint/last.pt").exists() or job.poll() is not None: break
+        time.sleep(.05)
+    job.send_signal(signal.SIGKILL); job.wait()
+    subprocess.run(command("cut", "--resume", "auto"), check=True, capture_output=True)
+    assert (tmp_path / "cut/encoder.safetensors").read_bytes() == (tmp_path / "whole/encoder.safetensors").read_bytes()
+
+
+def test_few_samples_still_give_a_step():
+    run = pretrain(SCENE, **{**SMALL, "samples": 3, "batch": 64})
+    assert len(run.log) == 3 and run.log[0]["loss"] > 0
+
+
+def test_workers_give_the_same_bits(tmp_path):
+    from rsssl_nb.data.rasters import write_scene
+    image, _ = write_scene(SCENE, tmp_path)
+    assert equal(weights(pretrain(image, workers=2, **SMALL)), weights(pretrain(image, **SMALL)))
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    pretrain(SCENE, out=tmp_path / "run", **SMALL)
+    (tmp_path / "run/encoder.safetensors").unlink()
+    last = tmp_path / "run/checkpoint/last.pt"
+    last.write_bytes(last.read_bytes()[:500])
+    with pytest.raises(InputError, match="last.pt"): pretrain(SCENE, out=tmp_path / "run", resume="auto", **SMALL)
+
+
+def test_divergence_is_counted_and_stopped():
+    with pytest.raises(ValueError, match="not finite 10 times"):
+        pretrain(SCENE, options=dict(head="linear"), **{**SMALL, "epochs": 40, "lr": 1e30, "optimizer": "sgd"})
+
+
+def test_every_method_and_option_is_known():
+    for name in METHODS:
+        if name == "glcnet": continue
+        assert "tau" in method_options(type(make_method(name, Encoder(width=8))))
+        with pytest.raises(ValueError, match="has no option 'nope'"): make_method(name, Encoder(width=8), {"nope": 1})
+    with pytest.raises(ValueError, match="choose default or official"): make_method("false", Encoder(width=8), {"preset": "paper"})
+
+
+def test_schedule():
+    f = [lr_factor(t, 100, .1) for t in range(100)]
+    assert abs(max(f) - 1) < 1e-6 and f[0] == .1 and 0 < f[-1] < .01 and all(a <= b for a, b in zip(f[:10], f[1:10]))
+    assert lr_factor(0, 1) == 1
+
+
+def test_windows_are_nested_and_never_none():
+    windows = list(range(138))
+    assert len(choose(windows, 1e-6)) == 1 and set(choose(windows, .01)) <= set(choose(windows, .1)) <= set(choose(windows, 1))
+    assert grid_windows(100, 300, 128) == [(0, 0), (0, 128)] and all(not set(a.tolist()) & set(b.tolist()) for a, b in [hold_out(n) for n in (1, 5, 100)])
+
+
+def test_subset_lists(tmp_path):
+    (tmp_path / "l.txt").write_text("# a list\ntile_1_y0256_x0000\n\n")
+    assert read_subset(tmp_path / "l.txt") == [("tile_1", 0, 256)]
+    (tmp_path / "l.txt").write_text("tile 7\n")
+    with pytest.raises(InputError, match="line 1"): read_subset(tmp_path / "l.txt")
+
+
+def test_augmentation_moves_labels_with_pixels():
+    labels = torch.randint(0, 5, (8, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    x, y = augment(labels[:, None].float(), labels, 0, 1)
+    for i in range(8):
+        assert torch.corrcoef(torch.stack([x[i, 0].flatten(), y[i].float().flatten()]))[0, 1] > .99
+        assert torch.equal(y[i].flatten().sort().values, labels[i].flatten().sort().values)
+
+
+@pytest.mark.parametrize("mode", ["full", "frozen"])
+def test_a_segmenter_is_found_again(mode, tmp_path):
+    run = pretrain(SCENE, out=tmp_path / "pre", **SMALL)
+    model, log = finetune(tmp_path / "pre", SCENE, SCENE.labels, tmp_path / "seg", fraction=1., mode=mode, epochs=2, size=64, progress=False, device="cpu")
+    back, meta = load_segmenter(tmp_path / "seg")
+    x = torch.randn(1, 4, 64, 64)
+    with torch.no_grad(): assert torch.equal(model(x), back(x))
+    assert meta["classes"] == list(SCENE.classes) and len(log) == 2 and meta["mean"] == load_encoder(tmp_path / "pre")[1]["mean"]
+    same = equal(weights(run), {k: v for k, v in model.encoder.state_dict().items()})
+    assert same == (mode == "frozen")
+    twice, _ = finetune(tmp_path / "pre", SCENE, SCENE.labels, fraction=1., mode=mode, epochs=2, size=64, progress=False, device="cpu")
+    assert equal(twice.state_dict(), model.state_dict())
+
+
+def test_the_test_scene_never_chooses_the_epoch():
+    "The held-out windows are labelled training windows: their labels decide, and nothing else is read."
+    train, spare = hold_out(10)
+    assert len(spare) == 2 and set(train.tolist()) | set(spare.tolist()) == set(range(10))
+
+
+def test_folders_are_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(ValueError): pretrain(SCENE, "nope", out=tmp_path / "x", **SMALL)
+    with pytest.raises(ValueError): pretrain(SCENE, out=tmp_path / "x", **{**SMALL, "epochs": 0})
+    assert not (tmp_path / "x").exists()
+    with pytest.raises(InputError, match="bands"): finetune(pretrain(SCENE, **SMALL), [SCENE.image[:3]], [SCENE.labels], fraction=1., classes=__import__("rsssl_nb.data.rasters", fromlist=["Classes"]).Classes(SCENE.classes, SCENE.colors), size=64)
