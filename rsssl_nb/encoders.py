@@ -31,6 +31,7 @@ def _torchvision():
 RESNETS = {"resnet18": ("BasicBlock", (2, 2, 2, 2)), "resnet34": ("BasicBlock", (3, 4, 6, 3)), "resnet50": ("Bottleneck", (3, 4, 6, 3))}
 STRIDES = {8: {3: 2, 4: 4}, 16: {4: 2}, 32: {}}           # layers that trade their stride for this dilation
 
+# %% ../nbs/30_encoders/30_encoders.ipynb #00000009
 def trunk(name, bands, width, stride):
     "Torchvision's ResNet without its classifier, for any bands and width, at output stride 8, 16 or 32; its own parameter names."
     resnet = _torchvision().resnet
@@ -53,14 +54,14 @@ def dilate(layer, dilation):
             m.stride = (1, 1)
             if m.kernel_size == (3, 3): m.dilation = m.padding = (dilation, dilation)
 
-# %% ../nbs/30_encoders/30_encoders.ipynb #0000000a
+# %% ../nbs/30_encoders/30_encoders.ipynb #0000000b
 class Features(NamedTuple):
     "What an encoder says of images: `dense` (B, D, h, w), `pooled` (B, D) its mean, `low` (B, D', H/4, W/4) the first layer's map."
     dense: torch.Tensor
     pooled: torch.Tensor
     low: torch.Tensor | None = None
 
-# %% ../nbs/30_encoders/30_encoders.ipynb #0000000b
+# %% ../nbs/30_encoders/30_encoders.ipynb #0000000c
 class Encoder(nn.Module):
     """A ResNet for any number of bands that keeps its feature map: images (B, bands, H, W) to `Features`.
 
@@ -94,7 +95,7 @@ class Encoder(nn.Module):
         dense = self.layer4(self.layer3(self.layer2(low)))
         return Features(dense, dense.mean((2, 3)), low)
 
-# %% ../nbs/30_encoders/30_encoders.ipynb #00000016
+# %% ../nbs/30_encoders/30_encoders.ipynb #00000017
 def projection_head(dim_in, dim_hidden=None, dim_out=128, kind="mlp", norm=False, bias=True):
     """A projection head, (B, dim_in) to (B, dim_out): `mlp` Linear-ReLU-Linear, `official_linear` the same without ReLU, `linear` one layer.
 
@@ -106,7 +107,7 @@ def projection_head(dim_in, dim_hidden=None, dim_out=128, kind="mlp", norm=False
     layers = [nn.Linear(dim_in, hidden, bias), nn.BatchNorm1d(hidden) if norm else None, nn.ReLU() if kind == "mlp" else None, nn.Linear(hidden, dim_out, bias)]
     return nn.Sequential(*filter(None, layers))
 
-# %% ../nbs/30_encoders/30_encoders.ipynb #00000019
+# %% ../nbs/30_encoders/30_encoders.ipynb #0000001a
 def conv_block(dim_in, dim_out, kernel=3, dilation=1):
     "Convolution, BatchNorm, ReLU; the map keeps its size."
     return nn.Sequential(nn.Conv2d(dim_in, dim_out, kernel, padding=dilation * (kernel // 2), dilation=dilation, bias=False), nn.BatchNorm2d(dim_out), nn.ReLU())
@@ -126,7 +127,7 @@ class ASPP(nn.Module):
         whole = self.whole(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
         return self.dropout(self.join(torch.cat([*(f(x) for f in self.ranges), whole], 1)))
 
-# %% ../nbs/30_encoders/30_encoders.ipynb #0000001a
+# %% ../nbs/30_encoders/30_encoders.ipynb #0000001b
 class Decoder(nn.Module):
     """DeepLabV3+'s decoder: (dense (B, dim, h, w), low (B, low_dim, H/4, W/4), size) to (B, out, *size). The low map is reduced to `low_out` channels."""
     def __init__(self, dim, low_dim, out, low_out=48, hidden=256):
@@ -139,7 +140,7 @@ class Decoder(nn.Module):
         up = F.interpolate(dense, low.shape[2:], mode="bilinear", align_corners=True)
         return F.interpolate(self.out(self.join(torch.cat([up, self.low(low)], 1))), size, mode="bilinear", align_corners=True)
 
-# %% ../nbs/30_encoders/30_encoders.ipynb #0000001b
+# %% ../nbs/30_encoders/30_encoders.ipynb #0000001c
 class Segmenter(nn.Module):
     """A segmentation network: images (B, bands, H, W) to logits (B, classes, H, W).
 

@@ -68,6 +68,7 @@ def match(model, state):
     return Match([k for k in both if own[k].shape == state[k].shape], [k for k in own if k not in state],
                  [k for k in state if k not in own], [k for k in both if own[k].shape != state[k].shape])
 
+# %% ../nbs/30_encoders/31_weights.ipynb #0000000a
 def load_into(model, state, allow=()):
     """The Match of a load into a model. ValueError, and nothing loaded, when no tensor or not every tensor matches.
 
@@ -86,7 +87,7 @@ def _shapes(model, state, name):
     own = model.state_dict()
     return f" ({tuple(state[name].shape)} for {tuple(own[name].shape)})" if name in own and name in state else ""
 
-# %% ../nbs/30_encoders/31_weights.ipynb #0000000d
+# %% ../nbs/30_encoders/31_weights.ipynb #0000000e
 PREFIXES = ("module.encoder_q.", "module.", "encoder_q.", "base_model.model.trunk._feature_blocks.", "model.encoder.", "backbone.", "encoder.", "model.")
 LIGHTLY = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 

@@ -15,7 +15,7 @@ def test_export_is_in_sync(tmp_path):
     for name in ("settings.ini", "setup.py", "README.md"): shutil.copy(ROOT / name, tmp_path)
     shutil.copytree(ROOT / "nbs", tmp_path / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     (tmp_path / "rsssl_nb").mkdir()
-    shutil.copy(ROOT / "rsssl_nb/__init__.py", tmp_path / "rsssl_nb")
+    for name in sorted(HAND_WRITTEN): shutil.copy(ROOT / "rsssl_nb" / name, tmp_path / "rsssl_nb")
     subprocess.run([Path(sys.executable).parent / "nbdev_export"], cwd=tmp_path, check=True, capture_output=True)
     fresh, here = generated(tmp_path / "rsssl_nb"), generated(ROOT / "rsssl_nb")
     assert set(fresh) == set(here), f"left over or missing: {set(fresh) ^ set(here)}"

@@ -61,6 +61,7 @@ def softened(sim, chosen, tau, alpha):
     pos, others = positives(n, sim.device), positives(n, sim.device) | negatives(n, sim.device)
     return log_total(sim, others, tau) - log_total(sim, pos + alpha * chosen.float(), tau)
 
+# %% ../../nbs/50_methods/53_false.ipynb #0000000e
 def false_nce(a, b, tau, alpha, threshold, select="per_anchor"):
     """FALSE's loss, the mean over 2n rows: InfoNCE whose suspects count as positives with weight `alpha` in [0, 1].
 
@@ -80,7 +81,7 @@ def precise(a, b):
     z = z / z.norm(dim=1, keepdim=True).clamp(min=1e-12)
     return z @ z.T
 
-# %% ../../nbs/50_methods/53_false.ipynb #00000012
+# %% ../../nbs/50_methods/53_false.ipynb #00000013
 class FALSE(SimCLR):
     """FALSE: SimCLR whose suspected false negatives count as positives with weight `alpha` (Zhang et al. 2022). Default rule: FALSE-per-anchor (ours).
 

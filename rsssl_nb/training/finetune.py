@@ -4,9 +4,8 @@
 
 # %% auto #0
 __all__ = ['grid_windows', 'choose', 'read_subset', 'labelled_windows', 'read_windows', 'augment', 'class_weights', 'pixel_loss',
-           'hold_out', 'window_iou', 'make_parameters', 'train_segmenter', 'segment_step', 'open_pairs',
-           'start_encoder', 'band_statistics', 'segmenter_meta', 'load_segmenter', 'finetune', 'fit_head',
-           'save_segmenter']
+           'hold_out', 'window_iou', 'train_segmenter', 'segment_step', 'open_pairs', 'start_encoder',
+           'band_statistics', 'segmenter_meta', 'load_segmenter', 'finetune', 'fit_head', 'save_segmenter']
 
 # %% ../../nbs/60_training/62_finetune.ipynb #00000002
 import copy
@@ -127,10 +126,6 @@ def window_iou(model, images, labels, n, batch=8, ignore=255):
     return float((table.diag() / union)[union > 0].mean())
 
 # %% ../../nbs/60_training/62_finetune.ipynb #00000017
-def make_parameters(model, lr, weight_decay=1e-4):
-    "AdamW over a segmenter: the decoder at `lr`, the encoder, where it is trained, at the same rate with its own group."
-    return make_optimiser(model, "adamw", lr, weight_decay)
-
 def train_segmenter(model, images, labels, *, n, epochs, batch, lr, seed, weights=None, progress=True):
     """The fine-tuning loop on ready windows: gives the log, one dict an epoch; the model ends at the chosen epoch's weights.
 
@@ -138,7 +133,7 @@ def train_segmenter(model, images, labels, *, n, epochs, batch, lr, seed, weight
     """
     keep, spare = hold_out(len(images), seed)
     batch, best, log = min(batch, len(keep)), (-1.0, None), []
-    steps, optimiser = -(-len(keep) // batch), make_parameters(model, lr)
+    steps, optimiser = -(-len(keep) // batch), make_optimiser(model, "adamw", lr)
     with progress_bar(steps * epochs, 0, progress) as bar:
         for epoch in range(epochs):
             model.train()
