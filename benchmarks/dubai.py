@@ -2,8 +2,8 @@
 
     RSSSL_DATA=... python benchmarks/dubai.py OUT [--seeds 3] [--methods simclr] [--subsets 10pct] [--epochs 5] [--samples 1024] [--size 96]
 
-Pretrains on the training scenes, fine-tunes on a published subset of their windows (and the same number of steps from a random start), maps tile 2
-stitched from its nine parts, scores it, and puts the majority class and per-pixel boosting on the same labels beside it. The test scenes stay shut.
+Pretrains on the training scenes, fine-tunes on a published subset of their windows, beside a random start with the same steps
+(`random`) and with the pretraining's minutes added to its fine-tuning (`random-equal-time`), maps tile 2 stitched from its nine parts, scores it, and puts the majority class and per-pixel boosting on the same labels beside it. The test scenes stay shut.
 Rows land in results/dubai-val.json, one per (method, subset, seed); rows that are there are not run again.
 """
 import argparse, csv, json, subprocess, sys, time
@@ -111,19 +111,21 @@ def main():
         if ("boosting", subset, 0) not in done:
             for name, found in references(dubai, listed(0), image, truth, len(names)).items(): keep(row(name, subset, 0, found, names, **setting))
     for seed in range(a.seeds):
-        for method in [*a.methods, "random"]:
+        for method in [*a.methods, "random", "random-equal-time"]:
             run, minutes = a.out / f"{method}-{seed}", 0.0
             todo = [s for s in a.subsets if (method, s, seed) not in done]
-            if todo and method != "random" and not (run / "encoder.safetensors").exists():
+            if todo and method in a.methods and not (run / "encoder.safetensors").exists():
                 minutes = command("pretrain", dubai / "train/images", "--method", method, "--out", run, "--epochs", a.epochs, "--samples", a.samples, "--batch", a.batch, "--size", a.size,
                                   "--width", a.width, "--seed", seed, "--device", a.device, "--resume", "auto") / 60
             for subset in todo:
                 tuned = a.out / f"{method}-{seed}-{subset}"
-                spent = command("finetune", "random" if method == "random" else run, "--images", dubai / "train/images", "--labels", dubai / "train/labels", "--subset",
-                                dubai / f"subsets/train256_{subset}_seed{seed}.txt", "--epochs", a.tune_epochs, "--width", a.width, "--seed", seed, "--device", a.device, "--out", tuned) / 60
+                longer = next((1 + r["minutes_pretrain"] / r["minutes_finetune"] for r in rows if method == "random-equal-time" and (r["method"], r["subset"], r["seed"]) == (a.methods[0], subset, seed)), 1)
+                epochs = round(a.tune_epochs * longer)
+                spent = command("finetune", run if method in a.methods else "random", "--images", dubai / "train/images", "--labels", dubai / "train/labels", "--subset",
+                                dubai / f"subsets/train256_{subset}_seed{seed}.txt", "--epochs", epochs, "--width", a.width, "--seed", seed, "--device", a.device, "--out", tuned) / 60
                 command("map", tuned, image, tuned / "map.tif", "--device", a.device)
                 found = json.loads(subprocess.run([sys.executable, "-m", "rsssl_nb", "score", tuned / "map.tif", truth_path, "--classes", dubai / "classes.json", "--json"], capture_output=True, text=True, check=True).stdout)
-                keep(row(method, subset, seed, found, names, minutes_pretrain=round(minutes, 1), minutes_finetune=round(spent, 1), **setting))
+                keep(row(method, subset, seed, found, names, minutes_pretrain=round(minutes, 1), minutes_finetune=round(spent, 1), **{**setting, "tune_epochs": epochs}))
 
 
 if __name__ == "__main__":
