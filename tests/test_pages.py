@@ -66,10 +66,9 @@ def test_outputs_belong_to_this_code(path):
 @each
 def test_exported_names_are_used(path):
     cells = code(path)
-    for i, c in enumerate(cells):
-        if not any(d.startswith("export") for d in directives(c.source)): continue
-        for name in re.findall(r"^(?:def|class) ([A-Za-z]\w*)", c.source, re.M):
-            assert any(re.search(rf"\b{name}\b", later.source) for later in cells[i + 1:]), f"{name} is never used on its page"
+    exported = [(i, name) for i, c in enumerate(cells) if any(d.startswith("export") for d in directives(c.source))
+                for name in re.findall(r"^(?:def|class) ([A-Za-z]\w*)", c.source, re.M)]
+    assert [name for i, name in exported if not any(re.search(rf"\b{name}\b", later.source) for later in cells[i + 1:])] == [], "exported and never used on the page"
 
 
 @each

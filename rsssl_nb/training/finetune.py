@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['grid_windows', 'choose', 'read_subset', 'labelled_windows', 'read_windows', 'augment', 'class_weights', 'pixel_loss',
            'hold_out', 'window_iou', 'train_segmenter', 'segment_step', 'open_pairs', 'start_encoder',
-           'band_statistics', 'segmenter_meta', 'load_segmenter', 'finetune', 'fit_head', 'save_segmenter']
+           'band_statistics', 'segmenter_meta', 'load_segmenter', 'fit_head', 'save_segmenter', 'finetune']
 
 # %% ../../nbs/60_training/62_finetune.ipynb #00000002
 import copy
@@ -217,6 +217,20 @@ def load_segmenter(run):
     return model.eval(), meta
 
 # %% ../../nbs/60_training/62_finetune.ipynb #0000001e
+def fit_head(encoder, meta, images, classes, mode):
+    "A segmenter around an encoder, with classes, colours and normalisation: the pretraining pool's when there was one, else the labelled windows'."
+    model = Segmenter(encoder, len(classes.names), frozen=mode == "frozen")
+    mean, std = (meta["mean"], meta["std"]) if meta.get("mean") else band_statistics(images)
+    model.mean.copy_(torch.tensor(mean).view_as(model.mean)); model.std.copy_(torch.tensor(std).view_as(model.std))
+    model.classes, model.colors = list(classes.names), list(classes.colors)
+    return model
+
+def save_segmenter(out, model, meta, classes, size, log):
+    "The run folder of a fine-tuned model: log first, weights last, each whole or not there."
+    write_aside(out / "log.jsonl", lambda p: p.write_text("".join(json.dumps(r) + "\n" for r in log)))
+    save_weights(out / "segmenter.safetensors", model.state_dict(), segmenter_meta(model, meta, classes, size))
+
+# %% ../../nbs/60_training/62_finetune.ipynb #0000001f
 def finetune(run, images, labels, out=None, *, classes=None, fraction=None, subset=None, mode="full", epochs=50, batch=16, lr=1e-3, size=256, seed=0,
              class_weight=False, encoder="resnet18", width=64, stride=8, device="auto", alpha="auto", progress=True):
     """A segmenter learnt from few labels: gives (model, log), and with `out` a folder holding `segmenter.safetensors`.
@@ -242,17 +256,3 @@ def finetune(run, images, labels, out=None, *, classes=None, fraction=None, subs
     model.size = size
     if out: save_segmenter(Path(out), model.cpu(), meta, found, size, log)
     return model.cpu().eval(), log
-
-# %% ../../nbs/60_training/62_finetune.ipynb #0000001f
-def fit_head(encoder, meta, images, classes, mode):
-    "A segmenter around an encoder, with classes, colours and normalisation: the pretraining pool's when there was one, else the labelled windows'."
-    model = Segmenter(encoder, len(classes.names), frozen=mode == "frozen")
-    mean, std = (meta["mean"], meta["std"]) if meta.get("mean") else band_statistics(images)
-    model.mean.copy_(torch.tensor(mean).view_as(model.mean)); model.std.copy_(torch.tensor(std).view_as(model.std))
-    model.classes, model.colors = list(classes.names), list(classes.colors)
-    return model
-
-def save_segmenter(out, model, meta, classes, size, log):
-    "The run folder of a fine-tuned model: log first, weights last, each whole or not there."
-    write_aside(out / "log.jsonl", lambda p: p.write_text("".join(json.dumps(r) + "\n" for r in log)))
-    save_weights(out / "segmenter.safetensors", model.state_dict(), segmenter_meta(model, meta, classes, size))
