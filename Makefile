@@ -6,7 +6,6 @@ STAMP  := $(VENV)/.installed
 EXTRAS := lab,data,interop,dev
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-export PYTHONWARNINGS ?= default
 
 .DEFAULT_GOAL := help
 .PHONY: help setup lab test tour quick pages refresh clean

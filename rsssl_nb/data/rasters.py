@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'CURES', 'DRIVERS', 'OPEN', 'BUDGET', 'TRIES', 'InputError', 'png_ends', 'driver_of', 'is_remote',
-           'refuse_remote', 'explained', 'no_place_is_fine', 'stamp_of', 'handle', 'missing', 'usable_nodata', 'inside',
-           'read_raw', 'measured', 'read_window', 'valid_window', 'Raster', 'spread', 'everywhere', 'looks_like_mask',
-           'alpha_band', 'open_file', 'open_array', 'open_raster', 'rgb', 'tiff_profile', 'describe', 'put',
-           'raster_writer', 'write_raster', 'write_scene', 'children', 'find_rasters', 'pieces', 'cell_counts',
-           'summed', 'box_sum', 'Coverage', 'coverage', 'enough', 'starts', 'place', 'open_all', 'check_bands',
-           'grid_of', 'probe', 'check_size', 'survey', 'settle', 'draw_windows', 'band_statistics', 'Pool', 'Classes',
-           'pack', 'check_classes', 'colormap_of', 'raster_classes', 'read_classes', 'find_classes', 'pair_labels',
-           'translate', 'palette_colours', 'codes_of', 'same_crs', 'strange_labels', 'check_grid', 'read_labels']
+           'refuse_remote', 'explained', 'forget_error', 'no_place_is_fine', 'stamp_of', 'handle', 'missing',
+           'usable_nodata', 'inside', 'read_raw', 'measured', 'read_window', 'valid_window', 'Raster', 'spread',
+           'everywhere', 'looks_like_mask', 'alpha_band', 'open_file', 'open_array', 'open_raster', 'rgb',
+           'tiff_profile', 'describe', 'put', 'raster_writer', 'write_raster', 'write_scene', 'children',
+           'find_rasters', 'pieces', 'cell_counts', 'summed', 'box_sum', 'Coverage', 'coverage', 'enough', 'starts',
+           'place', 'open_all', 'check_bands', 'grid_of', 'probe', 'check_size', 'survey', 'settle', 'draw_windows',
+           'band_statistics', 'Pool', 'Classes', 'pack', 'check_classes', 'colormap_of', 'raster_classes',
+           'read_classes', 'find_classes', 'pair_labels', 'translate', 'palette_colours', 'codes_of', 'same_crs',
+           'strange_labels', 'check_grid', 'read_labels']
 
 # %% ../../nbs/10_data/11_rasters.ipynb #00000002
 import json
@@ -81,8 +82,15 @@ def explained(path, doing):
         with rasterio.Env(): yield rasterio
     except InputError: raise
     except (rasterio.errors.RasterioError, CPLE_BaseError, OSError, ValueError, MemoryError) as e:
+        forget_error(rasterio)
         why = " ".join(str(e.__cause__ or e).split())[:160].rstrip(".") or type(e).__name__
         raise InputError(f"{path} cannot be {doing} ({why}): {CURES[doing]}") from e
+
+def forget_error(rasterio):
+    "GDAL's last error forgotten, by raising it: rasterio would else raise it at the next file, whose fault it is not."
+    with no_place_is_fine(), rasterio.MemoryFile() as memory, memory.open(driver="GTiff", width=1, height=1, count=1, dtype="uint8") as file:
+        try: file.colorinterp
+        except Exception: pass
 
 @contextmanager
 def no_place_is_fine():
