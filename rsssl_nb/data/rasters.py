@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'CURES', 'DRIVERS', 'OPEN', 'BUDGET', 'TRIES', 'InputError', 'png_ends', 'driver_of', 'is_remote',
-           'refuse_remote', 'explained', 'forget_error', 'no_place_is_fine', 'stamp_of', 'handle', 'missing',
+           'refuse_remote', 'no_place_is_fine', 'forget_error', 'explained', 'stamp_of', 'handle', 'missing',
            'usable_nodata', 'inside', 'read_raw', 'measured', 'read_window', 'valid_window', 'Raster', 'spread',
            'everywhere', 'looks_like_mask', 'alpha_band', 'open_file', 'open_array', 'open_raster', 'rgb',
            'tiff_profile', 'describe', 'put', 'raster_writer', 'write_raster', 'write_scene', 'children',
@@ -73,6 +73,21 @@ def refuse_remote(path):
 
 # %% ../../nbs/10_data/11_rasters.ipynb #00000009
 @contextmanager
+def no_place_is_fine():
+    "Silence for rasterio's warning about pictures without georeference."
+    from rasterio.errors import NotGeoreferencedWarning
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
+
+def forget_error(rasterio):
+    "GDAL's last error forgotten, by raising it: rasterio would else raise it at the next file, whose fault it is not."
+    with no_place_is_fine(), rasterio.MemoryFile() as memory, memory.open(driver="GTiff", width=1, height=1, count=1, dtype="uint8") as file:
+        try: file.colorinterp
+        except Exception: pass
+
+# %% ../../nbs/10_data/11_rasters.ipynb #0000000a
+@contextmanager
 def explained(path, doing):
     "Rasterio, whose errors inside the block become an InputError with the file's name and a cure."
     os.environ.setdefault("GDAL_CACHEMAX", "128")   # megabytes of decoded blocks, instead of a twentieth of the machine
@@ -86,21 +101,7 @@ def explained(path, doing):
         why = " ".join(str(e.__cause__ or e).split())[:160].rstrip(".") or type(e).__name__
         raise InputError(f"{path} cannot be {doing} ({why}): {CURES[doing]}") from e
 
-def forget_error(rasterio):
-    "GDAL's last error forgotten, by raising it: rasterio would else raise it at the next file, whose fault it is not."
-    with no_place_is_fine(), rasterio.MemoryFile() as memory, memory.open(driver="GTiff", width=1, height=1, count=1, dtype="uint8") as file:
-        try: file.colorinterp
-        except Exception: pass
-
-@contextmanager
-def no_place_is_fine():
-    "Silence for rasterio's warning about pictures without georeference."
-    from rasterio.errors import NotGeoreferencedWarning
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        yield
-
-# %% ../../nbs/10_data/11_rasters.ipynb #0000000d
+# %% ../../nbs/10_data/11_rasters.ipynb #0000000e
 OPEN = threading.local()
 
 def stamp_of(path):
@@ -117,7 +118,7 @@ def handle(path, driver=None, stamp=None):
     OPEN.files.move_to_end(key)
     return OPEN.files[key]
 
-# %% ../../nbs/10_data/11_rasters.ipynb #0000000f
+# %% ../../nbs/10_data/11_rasters.ipynb #00000010
 def missing(raw, nodatas):
     """Which values of a window (C, h, w) are nodata, bool (C, h, w); `nodatas` holds a value or None for each band.
 
@@ -129,7 +130,7 @@ def missing(raw, nodatas):
     honest = raw.dtype.kind in "iu" and {v for v in nodatas if v is not None} <= {0, np.iinfo(raw.dtype).max}
     return np.broadcast_to(gone.all(0), gone.shape).copy() if honest else gone
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000011
+# %% ../../nbs/10_data/11_rasters.ipynb #00000012
 def usable_nodata(value, dtype):
     "The declared nodata value as a number that the type can hold, else None: -9999 cannot occur in uint8."
     if value is None: return None
@@ -137,7 +138,7 @@ def usable_nodata(value, dtype):
     info = np.iinfo(dtype)
     return int(value) if value == value and info.min <= value <= info.max and int(value) == value else None
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000013
+# %% ../../nbs/10_data/11_rasters.ipynb #00000014
 def inside(raster, x0, y0, w, h):
     "The part of a window that lies on the raster: (x0, y0, x1, y1), empty when x1 <= x0 or y1 <= y0."
     return max(0, x0), max(0, y0), min(raster.width, x0 + w), min(raster.height, y0 + h)
@@ -156,7 +157,7 @@ def read_raw(raster, x0, y0, x1, y1):
         elif raster.mask: gone |= file.read(raster.mask, window=window) == 0
     return raw, gone
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000015
+# %% ../../nbs/10_data/11_rasters.ipynb #00000016
 def measured(raw, gone):
     "Raw numbers as float32, NaN where nodata."
     with np.errstate(over="ignore", invalid="ignore"): out = raw.astype(np.float32)
@@ -164,7 +165,7 @@ def measured(raw, gone):
     if gone is not None and gone.any(): out[gone] = np.nan
     return out
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000016
+# %% ../../nbs/10_data/11_rasters.ipynb #00000017
 BUDGET = 2**31  # bytes of one window: more is a mistake, or a small file that claims to be huge
 
 def read_window(raster, x0, y0, w, h):
@@ -187,7 +188,7 @@ def valid_window(raster, x0, y0, w, h):
     if l < r and t < b: out[t - y0:b - y0, l - x0:r - x0] = ~read_raw(raster, l, t, r, b)[1].all(0) if raster.has_gaps else True
     return out
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000018
+# %% ../../nbs/10_data/11_rasters.ipynb #00000019
 @dataclass(frozen=True, eq=False)
 class Raster:
     """A raster that is read window by window: a file, opened when first read, or an array.
@@ -215,7 +216,7 @@ class Raster:
     @property
     def has_gaps(self): return self.mask is not None or self.dtype.startswith("float") or any(v is not None for v in self.nodatas)
 
-# %% ../../nbs/10_data/11_rasters.ipynb #0000001a
+# %% ../../nbs/10_data/11_rasters.ipynb #0000001b
 def spread(width, height, size=256, most=8):
     "Up to `most` x `most` windows (x, y, w, h) spread evenly over a raster; all of it when it is small."
     starts = lambda length: np.unique(np.linspace(0, max(0, length - size), min(most, -(-length // size))).astype(int))
@@ -225,7 +226,7 @@ def everywhere(width, height):
     "Windows (x, y, w, h) that cover a raster without overlap."
     return ((x, y, min(4096, width - x), min(256, height - y)) for y in range(0, height, 256) for x in range(0, width, 4096))
 
-# %% ../../nbs/10_data/11_rasters.ipynb #0000001b
+# %% ../../nbs/10_data/11_rasters.ipynb #0000001c
 def looks_like_mask(file, band):
     "Whether a band of an open file holds nothing but 0 and one other value, its maximum."
     from rasterio.windows import Window
@@ -235,7 +236,7 @@ def looks_like_mask(file, band):
     if not found: found = next(filter(None, values(everywhere(file.width, file.height))), set())   # nothing but 0 is no evidence: look on
     return len(found) < 2
 
-# %% ../../nbs/10_data/11_rasters.ipynb #0000001c
+# %% ../../nbs/10_data/11_rasters.ipynb #0000001d
 def alpha_band(file, path, alpha):
     "The number of the band that is a mask, or None; `alpha` is auto, mask or band. Warns when a band only tagged alpha is data."
     if alpha not in ("auto", "mask", "band"): raise InputError(f"alpha is {alpha!r}: use auto, mask or band")
@@ -245,7 +246,7 @@ def alpha_band(file, path, alpha):
     warnings.warn(f"{path}: band {tagged} is tagged alpha but holds many values, so it is read as data (alpha=\"mask\" makes it a mask)", stacklevel=4)
     return None
 
-# %% ../../nbs/10_data/11_rasters.ipynb #0000001e
+# %% ../../nbs/10_data/11_rasters.ipynb #0000001f
 def open_file(path, alpha="auto", allow_remote=False):
     "The Raster of a file, from its header (and a look at an alpha band)."
     if not allow_remote: refuse_remote(path)
@@ -262,7 +263,7 @@ def open_file(path, alpha="auto", allow_remote=False):
         crs = file.crs.to_string() if file.crs else None
         return Raster(path, len(indexes), file.height, file.width, dtype, nodatas[0], crs, tuple(file.transform)[:6], names, indexes, nodatas, mask, source, file.block_shapes[0])
 
-# %% ../../nbs/10_data/11_rasters.ipynb #0000001f
+# %% ../../nbs/10_data/11_rasters.ipynb #00000020
 def open_array(array, nodata=None, **known):
     "The Raster of an array (C, H, W) or (H, W); what else is known of it by name."
     array = np.asarray(array)
@@ -286,14 +287,14 @@ def open_raster(source, alpha="auto", allow_remote=False):
     if hasattr(source, "image"): return open_array(source.image, source.nodata, crs=source.crs, transform=tuple(source.transform), band_names=("red", "green", "blue", "nir")[:len(source.image)])
     return open_array(source)
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000025
+# %% ../../nbs/10_data/11_rasters.ipynb #00000026
 def rgb(colour):
     "A colour (red, green, blue) as integers 0..255, from '#rrggbb' or three numbers."
     if isinstance(colour, str) and len(colour.lstrip("#")) == 6: return tuple(bytes.fromhex(colour.lstrip("#")))
     if not isinstance(colour, str) and len(colour) >= 3 and all(0 <= int(v) == v <= 255 for v in colour[:3]): return tuple(int(v) for v in colour[:3])
     raise InputError(f"{colour!r} is no colour: write it '#rrggbb' or as three numbers 0 to 255")
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000027
+# %% ../../nbs/10_data/11_rasters.ipynb #00000028
 def tiff_profile(bands, dtype, nodata, palette):
     "GDAL's settings for a tiled, compressed GeoTIFF."
     predictor = 3 if np.dtype(dtype).kind == "f" else 1 if palette else 2
@@ -315,7 +316,7 @@ def put(file, path, array, x0, y0):
     array = array[None] if array.ndim == 2 else array
     with explained(path, "written") as rasterio: file.write(array, window=rasterio.windows.Window(x0, y0, array.shape[2], array.shape[1]))
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000028
+# %% ../../nbs/10_data/11_rasters.ipynb #00000029
 @contextmanager
 def raster_writer(path, bands, height, width, dtype, crs=None, transform=None, nodata=None, colors=None, classes=None, names=None):
     """A GeoTIFF written piece by piece: yields `write(array (C, h, w), x0=0, y0=0)`. It appears under its name only when the block ends well.
@@ -337,7 +338,7 @@ def raster_writer(path, bands, height, width, dtype, crs=None, transform=None, n
     finally:
         with suppress(OSError, ValueError): aside.unlink(missing_ok=True)
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000029
+# %% ../../nbs/10_data/11_rasters.ipynb #0000002a
 def write_raster(path, array, crs=None, transform=None, nodata=None, colors=None, classes=None, names=None):
     """Writes an array (C, H, W) or (H, W) as a tiled DEFLATE GeoTIFF, aside and then renamed; returns the path.
 
@@ -355,13 +356,13 @@ def write_scene(scene, folder):
     image = write_raster(folder / "image.tif", scene.image, scene.crs, scene.transform, scene.nodata, names=("red", "green", "blue", "nir")[:len(scene.image)])
     return image, write_raster(folder / "labels.tif", scene.labels, scene.crs, scene.transform, 255, scene.colors, scene.classes)
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000033
+# %% ../../nbs/10_data/11_rasters.ipynb #00000034
 def children(folder):
     "The rasters in a folder, hidden files left out; where it has none itself, those of its sub-folders."
     fits = lambda p: p.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in p.relative_to(folder).parts) and p.is_file()
     return sorted(filter(fits, folder.iterdir())) or sorted(filter(fits, folder.rglob("*")))
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000034
+# %% ../../nbs/10_data/11_rasters.ipynb #00000035
 def find_rasters(paths):
     """The raster files meant by files and folders, as sorted paths: .tif .tiff .png .jpg .jpeg.
 
@@ -378,14 +379,14 @@ def find_rasters(paths):
     if not found: raise InputError("no image was given: give raster files or folders")
     return found
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000037
+# %% ../../nbs/10_data/11_rasters.ipynb #00000038
 def pieces(raster, cell):
     "Boxes (x0, y0, w, h) that cover a raster in multiples of `cell`, about 4 million values each; full rows where the file is stored in rows."
     width = raster.width if raster.block[1] >= raster.width else cell * max(1, 1024 // cell)
     height = cell * max(1, 2**22 // (min(width, raster.width) * raster.bands * cell))
     return [(x, y, min(width, raster.width - x), min(height, raster.height - y)) for y in range(0, raster.height, height) for x in range(0, raster.width, width)]
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000038
+# %% ../../nbs/10_data/11_rasters.ipynb #00000039
 def cell_counts(raster, cell):
     "How many valid pixels each cell of `cell` x `cell` pixels holds, int (rows, cols). Reads the raster once, a piece at a time."
     counts = np.zeros((-(-raster.height // cell), -(-raster.width // cell)), np.int64)
@@ -404,7 +405,7 @@ def box_sum(table, x0, y0, x1, y1):
     x1, y1 = np.maximum(x0, x1), np.maximum(y0, y1)
     return table[y1, x1] - table[y0, x1] - table[y1, x0] + table[y0, x0]
 
-# %% ../../nbs/10_data/11_rasters.ipynb #0000003b
+# %% ../../nbs/10_data/11_rasters.ipynb #0000003c
 @dataclass
 class Coverage:
     "Where a raster holds measurements: `cell` pixels a cell and a summed-area `table` of their counts; None for a raster without gaps."
@@ -429,7 +430,7 @@ class Coverage:
         edge = lambda v, length: np.minimum(v * self.cell, length)
         return np.maximum(0, edge(x1, self.raster.width) - edge(x0, self.raster.width)) * np.maximum(0, edge(y1, self.raster.height) - edge(y0, self.raster.height))
 
-# %% ../../nbs/10_data/11_rasters.ipynb #0000003c
+# %% ../../nbs/10_data/11_rasters.ipynb #0000003d
 def coverage(raster, size):
     "The Coverage of a raster for windows of `size` pixels: cells of a sixteenth of the window, a million at most."
     if not raster.has_gaps: return Coverage(raster, size, None)
@@ -443,7 +444,7 @@ def enough(cover, x, y, size, need):
     for i in np.flatnonzero(~found & (most >= need)): found[i] = cover.raster.valid(x[i], y[i], size, size).sum() >= need
     return found
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000040
+# %% ../../nbs/10_data/11_rasters.ipynb #00000041
 def starts(cover, size, need):
     "Boxes (n, 4), x y width height, in which the corner of a window of `size` with `need` valid pixels may lie; for a gapless raster at most one box."
     r, c = cover.raster, cover.cell
@@ -459,7 +460,7 @@ def place(boxes, u):
     chosen = boxes[np.searchsorted(ends, (u[:, 0] * ends[-1]).astype(int), side="right")]
     return (chosen[:, :2] + (u[:, 1:] * chosen[:, 2:]).astype(int)).T
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000042
+# %% ../../nbs/10_data/11_rasters.ipynb #00000043
 def open_all(sources, alpha):
     "Rasters of files, folders, Scenes and arrays; one warning for all bands that are only tagged alpha."
     single = isinstance(sources, (str, os.PathLike, Raster, np.ndarray)) or hasattr(sources, "image")
@@ -481,7 +482,7 @@ def check_bands(rasters, bands=None):
     if bands and bands != first.bands: raise InputError(f"{tell(first)} and {bands} are asked for: give images of {bands} bands, or leave --bands out")
     return first.bands
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000044
+# %% ../../nbs/10_data/11_rasters.ipynb #00000045
 def grid_of(cover, size, need):
     "Which windows of the grid that covers a raster hold enough, bool (n,); those at the far edges are moved inside."
     along = lambda length: np.unique(np.minimum(np.arange(0, length, size), max(0, length - size)))
@@ -492,7 +493,7 @@ def probe(cover, boxes, size, need, n=256):
     "Whether one of `n` drawn windows of a raster holds enough."
     return bool(enough(cover, *place(boxes, np.random.default_rng(0).random((n, 3))), size, need).any())
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000046
+# %% ../../nbs/10_data/11_rasters.ipynb #00000047
 def check_size(rasters, size):
     "InputError when a window is larger than every raster."
     if any(r.width >= size and r.height >= size for r in rasters): return
@@ -512,13 +513,13 @@ def survey(pool):
     if not any(usable): raise InputError(f"no window of {pool.size} pixels in {pool.rasters[0].name} and {len(valid) - 1} more has a valid share of {1 - pool.max_nodata:g}: use a smaller --size or a larger --max-nodata")
     pool.weights = np.cumsum(usable) / sum(usable)
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000048
+# %% ../../nbs/10_data/11_rasters.ipynb #00000049
 def settle(pool, i, out, rows, u):
     "Places windows `rows` on raster i; which of them hold enough, bool."
     out[rows, 1], out[rows, 2] = x, y = place(pool.starts[i], u)
     return enough(pool.covers[i], x, y, pool.size, pool.need)
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000049
+# %% ../../nbs/10_data/11_rasters.ipynb #0000004a
 TRIES = 200
 
 def draw_windows(pool, samples, seed=0, epoch=0):
@@ -536,7 +537,7 @@ def draw_windows(pool, samples, seed=0, epoch=0):
         todo = todo[~good]
     raise InputError(f"after {TRIES} draws {len(todo)} windows of {pool.size} pixels still lack a valid share of {1 - pool.max_nodata:g}: use a smaller --size or a larger --max-nodata")
 
-# %% ../../nbs/10_data/11_rasters.ipynb #0000004b
+# %% ../../nbs/10_data/11_rasters.ipynb #0000004c
 def band_statistics(pool, samples=256):
     """Mean and standard deviation per band (C,) of a pool's valid values, from windows drawn with a seed of their own.
 
@@ -555,7 +556,7 @@ def band_statistics(pool, samples=256):
     std = np.sqrt(np.maximum(0, square / np.maximum(1, count) - mean**2))
     return np.where(count > 0, mean + shift, 0.0), np.where(count > 0, std, 1.0)
 
-# %% ../../nbs/10_data/11_rasters.ipynb #0000004d
+# %% ../../nbs/10_data/11_rasters.ipynb #0000004e
 class Pool:
     """Many rasters seen as one stock of square windows.
 
@@ -580,7 +581,7 @@ class Pool:
     def __repr__(self):
         return f"{len(self.rasters)} rasters of {self.bands} bands, {self.pixels / 1e6:.2f} million valid pixels; {self.dropped} of {self.total} windows dropped"
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000057
+# %% ../../nbs/10_data/11_rasters.ipynb #00000058
 @dataclass(frozen=True)
 class Classes:
     """What the numbers or colours of a label file mean: class i is `names[i]`, drawn in `colors[i]` ('#rrggbb', or an empty tuple).
@@ -601,7 +602,7 @@ def pack(colour):
     r, g, b = (np.asarray(v).astype(np.int64) for v in colour[:3])
     return r << 16 | g << 8 | b if r.ndim else int(r << 16 | g << 8 | b)
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000058
+# %% ../../nbs/10_data/11_rasters.ipynb #00000059
 def check_classes(classes, path):
     "The classes, when there are 1 to 254 of them with distinct numbers and a colour each or none at all; else InputError."
     n = len(classes.names)
@@ -610,13 +611,13 @@ def check_classes(classes, path):
     if len(classes.colors) not in (0, n): raise InputError(f"{path} gives colours to {len(classes.colors)} of {n} classes: give one to each, or to none")
     return classes
 
-# %% ../../nbs/10_data/11_rasters.ipynb #0000005a
+# %% ../../nbs/10_data/11_rasters.ipynb #0000005b
 def colormap_of(file):
     "The palette of an open file's first band, {value: (red, green, blue, alpha)}; empty when it has none."
     try: return file.colormap(1)
     except ValueError: return {}
 
-# %% ../../nbs/10_data/11_rasters.ipynb #0000005b
+# %% ../../nbs/10_data/11_rasters.ipynb #0000005c
 def raster_classes(path):
     "Classes from the tag and palette that `write_raster` leaves in a label raster. InputError when it has none."
     file = handle(path, driver_of(path), stamp_of(path))
@@ -626,7 +627,7 @@ def raster_classes(path):
     colors = tuple("#%02x%02x%02x" % palette[i][:3] for i in range(len(names))) if palette else ()
     return check_classes(Classes(names, colors, 255 if file.nodata is None else int(file.nodata)), path)
 
-# %% ../../nbs/10_data/11_rasters.ipynb #0000005c
+# %% ../../nbs/10_data/11_rasters.ipynb #0000005d
 def read_classes(path):
     """Classes from a `classes.json` ({"ignore_index", "classes": [{"index", "name", "hex" or "rgb"}]}), or from a label raster that carries names and palette.
 
@@ -644,7 +645,7 @@ def read_classes(path):
         raise InputError(f"{path} is no list of classes ({type(e).__name__}: {e}): write {{\"ignore_index\": 255, \"classes\": [{{\"index\": 0, \"name\": \"water\", \"hex\": \"#3355ff\"}}]}}") from e
     return check_classes(found, path)
 
-# %% ../../nbs/10_data/11_rasters.ipynb #0000005d
+# %% ../../nbs/10_data/11_rasters.ipynb #0000005e
 def find_classes(labels):
     """The `classes.json` beside a label file or in a label folder, its parent or grandparent; else a label raster that carries its classes.
 
@@ -659,7 +660,7 @@ def find_classes(labels):
     except InputError: raise InputError(f"no classes.json in {folder}, its parent or grandparent: write one, or name it with --classes") from None
     return first
 
-# %% ../../nbs/10_data/11_rasters.ipynb #0000005f
+# %% ../../nbs/10_data/11_rasters.ipynb #00000060
 def pair_labels(images, labels):
     """Images and labels with the same file stem, [(image path, label path)], sorted; two single files are a pair whatever their names.
 
@@ -675,7 +676,7 @@ def pair_labels(images, labels):
     if not both: raise InputError(f"no image of {images} (such as {sides[0][0].name}) has labels of the same stem in {labels} (such as {sides[1][0].name}): rename them")
     return [(stems[0][s], stems[1][s]) for s in both]
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000061
+# %% ../../nbs/10_data/11_rasters.ipynb #00000062
 def translate(codes, table):
     "Codes (h, w) through a dict {code: class}, as (uint8 labels, bool unknown)."
     out, known = np.full(codes.shape, 255, np.uint8), np.zeros(codes.shape, bool)
@@ -691,7 +692,7 @@ def palette_colours(palette, classes, codes):
     named = {v: table[pack(palette[v])] for v in used if pack(palette[v]) in table}
     return len(named) > len(used) / 2 and any(i not in (v, 255) for v, i in named.items())
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000062
+# %% ../../nbs/10_data/11_rasters.ipynb #00000063
 def codes_of(raw, palette, classes):
     "Label numbers or packed colours (h, w) of raw label bands, with the table that translates them."
     if len(raw) >= 3: return pack(raw), classes.colour_table()
@@ -701,13 +702,13 @@ def codes_of(raw, palette, classes):
         return colours[raw[0]], classes.colour_table()
     return raw[0], classes.table()
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000064
+# %% ../../nbs/10_data/11_rasters.ipynb #00000065
 def same_crs(a, b):
     "Whether two CRS strings mean the same system."
     from rasterio.crs import CRS
     return a == b or CRS.from_user_input(a) == CRS.from_user_input(b)
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000065
+# %% ../../nbs/10_data/11_rasters.ipynb #00000066
 def strange_labels(raster, classes, strange):
     "The sentence about values or colours that are no class, with their share."
     share = sum(strange.values()) / (raster.width * raster.height)
@@ -727,7 +728,7 @@ def check_grid(labels, image):
     pixel = np.hypot(image.transform[0], image.transform[3])
     if shift > pixel / 2: raise InputError(f"{labels.name} lies {shift / pixel:.3g} pixels off {image.name}: resample the labels onto the image's grid")
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000066
+# %% ../../nbs/10_data/11_rasters.ipynb #00000067
 def read_labels(source, classes, like=None):
     """Labels as uint8 (H, W): class numbers, and 255 where nothing counts (ignore index, nodata, ignored colours).
 
