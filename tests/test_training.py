@@ -19,7 +19,7 @@ def weights(run): return run.encoder.state_dict()
 def equal(a, b): return all(torch.equal(a[k], b[k]) for k in a)
 
 
-@pytest.mark.parametrize("method", [m for m in METHODS if m != "glcnet"])
+@pytest.mark.parametrize("method", METHODS)
 def test_same_seed_same_bits_and_the_callers_stream_is_left_alone(method):
     state = torch.get_rng_state()
     one, two = (pretrain(SCENE, method, seed=3, **SMALL) for _ in range(2))
@@ -28,7 +28,7 @@ def test_same_seed_same_bits_and_the_callers_stream_is_left_alone(method):
     assert not equal(weights(one), weights(pretrain(SCENE, method, seed=4, **SMALL)))
 
 
-@pytest.mark.parametrize("method", ["simclr", "grass", "ssccl"])
+@pytest.mark.parametrize("method", ["simclr", "glcnet", "grass", "ssccl"])
 def test_a_run_cut_after_any_epoch_ends_on_the_same_bits(method, tmp_path, monkeypatch):
     whole = pretrain(SCENE, method, out=tmp_path / "whole", **SMALL)
     for cut in (1, 2):
@@ -85,7 +85,6 @@ def test_divergence_is_counted_and_stopped():
 
 def test_every_method_and_option_is_known():
     for name in METHODS:
-        if name == "glcnet": continue
         assert "tau" in method_options(type(make_method(name, Encoder(width=8))))
         with pytest.raises(ValueError, match="has no option 'nope'"): make_method(name, Encoder(width=8), {"nope": 1})
     with pytest.raises(ValueError, match="choose default or official"): make_method("false", Encoder(width=8), {"preset": "paper"})
