@@ -279,10 +279,11 @@ def show_boxes(image, boxes, names=(), bands=(0, 1, 2), title="", ax=None):
     polygons = as_polygons(boxes)
     picture = show_image(image, bands, title, ax=ax)
     ax = ax if ax is not None else picture.axes[0]
+    dots = as_array(boxes).ndim == 3                                                     # a dot at the first corner, so no name there
     for i, points in enumerate(polygons):
         color = BOX_COLOURS[i % len(BOX_COLOURS)]
-        outline(ax, points, color, names[i] if i < len(names) else "", corner=(2, 0, 3, 1)[i % 4])
-        if as_array(boxes).ndim == 3: ax.plot(*points[0], "o", color=color, markeredgecolor="white", markersize=7, clip_on=False)
+        outline(ax, points, color, names[i] if i < len(names) else "", corner=(2, 3, 1)[i % 3] if dots else (2, 0, 3, 1)[i % 4])
+        if dots: ax.plot(*points[0], "o", color=color, markeredgecolor="white", markersize=7, clip_on=False)
     return picture
 
 # %% ../nbs/00_start/02_seeing.ipynb #0000003d

@@ -18,10 +18,10 @@ import torch
 
 from ..data.rasters import Classes, InputError, find_classes, open_raster, pair_labels, read_labels
 from ..encoders import Encoder, Segmenter
-from .pretrain import load_encoder, lr_factor, make_optimiser, normalise, pick_device, progress_bar, seed_step, write_aside
+from .pretrain import load_encoder, lr_factor, make_optimiser, normalise, pick_device, progress_bar, seed_step
 from ..views.appearance import Colour, N_DRAWS, recolour
 from ..views.geometry import draws, sample, view_affine
-from ..weights import load_into, load_weights, save_weights
+from ..weights import load_into, load_weights, save_weights, write_aside
 
 # %% ../../nbs/60_training/62_finetune.ipynb #00000005
 def grid_windows(width, height, size):

@@ -4,13 +4,12 @@
 
 # %% auto #0
 __all__ = ['METHODS', 'lr_factor', 'WindowSet', 'loader', 'normalise', 'method_class', 'method_options', 'make_method', 'Config',
-           'check_config', 'write_aside', 'start_folder', 'decay_groups', 'make_optimiser', 'seed_step', 'train_step',
+           'check_config', 'start_folder', 'decay_groups', 'make_optimiser', 'seed_step', 'train_step',
            'save_checkpoint', 'load_checkpoint', 'Run', 'progress_bar', 'train', 'keep_log', 'append_log',
            'pick_device', 'encoder_meta', 'load_encoder', 'pretrain']
 
 # %% ../../nbs/60_training/60_pretrain.ipynb #00000002
 import json
-import os
 import time
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
@@ -24,7 +23,7 @@ from ..data.rasters import InputError, Pool
 from ..encoders import Encoder
 from ..methods.base import At
 from ..views.pairs import two_views
-from ..weights import load_into, load_weights, save_weights
+from ..weights import load_into, load_weights, save_weights, write_aside
 
 # %% ../../nbs/60_training/60_pretrain.ipynb #00000005
 def lr_factor(step, total, warmup=0.1):
@@ -126,20 +125,7 @@ def check_config(c):
     if c.optimizer not in ("adamw", "sgd"): raise ValueError(f"optimizer {c.optimizer!r} is not known: choose adamw or sgd")
     return c
 
-# %% ../../nbs/60_training/60_pretrain.ipynb #00000019
-def write_aside(path, write):
-    """A file that is whole or not there: `write(temporary path)`, then sync, then rename onto `path`."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.part{os.getpid()}")
-    try:
-        write(aside)
-        with open(aside, "rb") as f: os.fsync(f.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-# %% ../../nbs/60_training/60_pretrain.ipynb #0000001a
+# %% ../../nbs/60_training/60_pretrain.ipynb #00000018
 def start_folder(folder, config, resume=None):
     """The run folder, ready to train in: gives the epoch checkpoint to continue from, or None to start.
 
@@ -158,7 +144,7 @@ def start_folder(folder, config, resume=None):
     if not kept.exists(): write_aside(kept, lambda p: p.write_text(text))
     return last if last.exists() else None
 
-# %% ../../nbs/60_training/60_pretrain.ipynb #0000001d
+# %% ../../nbs/60_training/60_pretrain.ipynb #0000001b
 def decay_groups(module, weight_decay):
     "Parameter groups: matrices and kernels decay, biases and normalisation do not."
     params = [p for p in module.parameters() if p.requires_grad]
@@ -170,14 +156,14 @@ def make_optimiser(module, name="adamw", lr=1e-3, weight_decay=1e-4):
     groups = decay_groups(module, weight_decay)
     return torch.optim.AdamW(groups, lr) if name == "adamw" else torch.optim.SGD(groups, lr, momentum=0.9)
 
-# %% ../../nbs/60_training/60_pretrain.ipynb #00000021
+# %% ../../nbs/60_training/60_pretrain.ipynb #0000001f
 def seed_step(seed, step, device):
     "Torch reseeded as a function of (seed, step), and a generator with the same seed: nothing random outlives a step."
     number = (seed * 1_000_003 + step + 1) % 2**63
     torch.manual_seed(number)
     return torch.Generator(device=device).manual_seed(number)
 
-# %% ../../nbs/60_training/60_pretrain.ipynb #00000022
+# %% ../../nbs/60_training/60_pretrain.ipynb #00000020
 def train_step(method, optimiser, images, index, config, step, total, device):
     """One step of pretraining on a batch of raw windows: gives the method's Step and the learning rate used.
 
@@ -194,7 +180,7 @@ def train_step(method, optimiser, images, index, config, step, total, device):
     out.loss.backward()
     return out, at
 
-# %% ../../nbs/60_training/60_pretrain.ipynb #00000023
+# %% ../../nbs/60_training/60_pretrain.ipynb #00000021
 def save_checkpoint(path, method, optimiser, epoch):
     "Weights, optimiser and the number of finished epochs, in one file that `torch.load(weights_only=True)` opens."
     write_aside(path, lambda p: torch.save(dict(method=method.state_dict(), optimiser=optimiser.state_dict(), epoch=epoch), p))
@@ -209,7 +195,7 @@ def load_checkpoint(path, method, optimiser):
     except Exception as e:
         raise InputError(f"{path} is not a checkpoint of this run ({str(e).splitlines()[0][:120]}): delete it to start again") from e
 
-# %% ../../nbs/60_training/60_pretrain.ipynb #00000024
+# %% ../../nbs/60_training/60_pretrain.ipynb #00000022
 @dataclass
 class Run:
     "A pretraining run: `folder` (None when kept in memory), `config`, `log` (a dict a step), `method`. In a notebook it shows its loss."
@@ -231,7 +217,7 @@ class Run:
 
     def _repr_png_(self): return self.show()._repr_png_()
 
-# %% ../../nbs/60_training/60_pretrain.ipynb #00000025
+# %% ../../nbs/60_training/60_pretrain.ipynb #00000023
 def progress_bar(total, first, show=True):
     "One tqdm bar: text on a terminal, a widget in a notebook, nothing in a log file."
     import sys
@@ -239,7 +225,7 @@ def progress_bar(total, first, show=True):
     visible = sys.stderr.isatty() or "ipykernel" in sys.modules
     return tqdm(total=total, initial=first, leave=False, unit="step", disable=not (show and visible))
 
-# %% ../../nbs/60_training/60_pretrain.ipynb #00000026
+# %% ../../nbs/60_training/60_pretrain.ipynb #00000024
 def train(method, optimiser, pool, config, folder=None, first=0, workers=0, device="cpu", progress=True, max_bad=10):
     """The pretraining loop over epochs `first` to the last: gives the log, a dict a step.
 
@@ -262,7 +248,7 @@ def train(method, optimiser, pool, config, folder=None, first=0, workers=0, devi
                 save_checkpoint(folder / "checkpoint" / "last.pt", method, optimiser, epoch + 1)
     return log
 
-# %% ../../nbs/60_training/60_pretrain.ipynb #00000027
+# %% ../../nbs/60_training/60_pretrain.ipynb #00000025
 def keep_log(folder, steps):
     "The rows of a run's log below a step; later rows, of an epoch that was cut off, are dropped from the file."
     path = folder and folder / "log.jsonl"
@@ -275,7 +261,7 @@ def append_log(folder, rows):
     "The rows added to the end of `log.jsonl`, one JSON object a line."
     with open(folder / "log.jsonl", "a") as f: f.writelines(json.dumps(r) + "\n" for r in rows)
 
-# %% ../../nbs/60_training/60_pretrain.ipynb #00000029
+# %% ../../nbs/60_training/60_pretrain.ipynb #00000027
 def pick_device(name="auto"):
     "A torch device: `auto` takes CUDA, then Apple's mps, then the processor. ValueError when the named one is not there."
     there = dict(cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available(), cpu=True)
@@ -283,7 +269,7 @@ def pick_device(name="auto"):
     if not there.get(name.split(":")[0]): raise ValueError(f"device {name!r} is not available here: use one of {', '.join(d for d, ok in there.items() if ok)}")
     return name
 
-# %% ../../nbs/60_training/60_pretrain.ipynb #0000002a
+# %% ../../nbs/60_training/60_pretrain.ipynb #00000028
 def encoder_meta(config, pool=None):
     "What must travel with the weights: architecture, bands and their names, normalisation, pixel size, method. No time, no path."
     names = list(getattr(pool.rasters[0], "band_names", None) or []) if pool else []
@@ -303,7 +289,7 @@ def load_encoder(source):
     load_into(encoder, state)
     return encoder, meta
 
-# %% ../../nbs/60_training/60_pretrain.ipynb #0000002b
+# %% ../../nbs/60_training/60_pretrain.ipynb #00000029
 def pretrain(images, method="simclr", out=None, *, epochs=20, batch=64, lr=1e-3, seed=0, size=224, samples=None, bands=None, encoder="resnet18",
              width=64, stride=8, optimizer="adamw", warmup=0.1, options=None, workers=0, device="auto", max_nodata=0.5, alpha="auto", resume=None, progress=True):
     """A pretraining run on unlabelled imagery: gives a Run; with `out`, also a folder with config, log, checkpoint and `encoder.safetensors`.
