@@ -112,7 +112,8 @@ def main():
             for name, found in references(dubai, listed(0), image, truth, len(names)).items(): keep(row(name, subset, 0, found, names, **setting))
     for seed in range(a.seeds):
         for method in [*a.methods, "random", "random-equal-time"]:
-            run, minutes = a.out / f"{method}-{seed}", 0.0
+            run = a.out / f"{method}-{seed}"
+            minutes = max((r["minutes_pretrain"] for r in rows if (r["method"], r["seed"]) == (method, seed)), default=0.0)   # of the same encoder, trained before
             todo = [s for s in a.subsets if (method, s, seed) not in done]
             if todo and method in a.methods and not (run / "encoder.safetensors").exists():
                 minutes = command("pretrain", dubai / "train/images", "--method", method, "--out", run, "--epochs", a.epochs, "--samples", a.samples, "--batch", a.batch, "--size", a.size,

@@ -108,9 +108,9 @@ def pixel_loss(logits, labels, weights=None, ignore=255):
 
 # %% ../../nbs/60_training/62_finetune.ipynb #00000014
 def hold_out(n, seed=0):
-    "Two index tensors, (to train on, to choose the epoch on): a fifth is held out from five windows upward, none below."
+    "Two index tensors, (to train on, to choose the epoch on): a fifth is held out from twenty windows upward, none below."
     order = torch.as_tensor(np.random.default_rng(seed + 1).permutation(n))
-    spare = max(1, n // 5) if n >= 5 else 0
+    spare = n // 5 if n >= 20 else 0
     return order[spare:].sort().values, order[:spare].sort().values
 
 @torch.no_grad()
@@ -237,7 +237,7 @@ def finetune(run, images, labels, out=None, *, classes=None, fraction=None, subs
 
     `run`: pretraining folder, weights file, Run, or "random". `images`, `labels`: folders paired by file stem, files, or Scenes and arrays.
     `fraction` in (0, 1] of the grid's windows, or `subset` (file or list). `mode`: "full" or "frozen" (encoder kept). `size` in pixels.
-    The epoch is chosen on a fifth of the labelled windows. InputError or ValueError with file, value and cure, before anything is written.
+    The epoch is chosen on a fifth of the labelled windows (fewer than twenty: the last is kept). InputError or ValueError with file, value and cure, before anything is written.
     """
     if mode not in ("full", "frozen"): raise ValueError(f"mode {mode!r} is not known: choose full or frozen")
     if (fraction is None) == (subset is None): raise ValueError("give either --fraction (a share of the windows) or --subset (a list of them)")
