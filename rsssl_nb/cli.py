@@ -96,17 +96,43 @@ def resume_mode(resume, out):
 @click.option("--workers", default=0, show_default=True, help="Processes that read windows.")
 @click.option("--max-nodata", default=0.5, show_default=True, help="Windows with a larger missing share are dropped.")
 @click.option("--set", "options", multiple=True, metavar="NAME=VALUE", help="An option of the method, as in tau=0.2; a wrong name lists the known ones.")
-@click.option("--resume", metavar="auto|RUN", help="auto: continue the run in --out, or start it. RUN: continue that run.")
+@click.option("--resume", metavar="auto|RUN", help="auto: continue the run in --out, start it, or leave it if it is finished. RUN: continue that run.")
+@click.option("--save-every", type=click.IntRange(1), metavar="STEPS", help="Steps from one checkpoint to the next. [default: an epoch]")
+@click.option("--precision", type=click.Choice(["no", "bf16", "fp16"]), default="no", show_default=True, help="Mixed precision.")
+@click.option("--accumulate", default=1, show_default=True, help="Batches to one update; each batch keeps its own negatives.")
+@click.option("--channels-last", is_flag=True, help="Memory layout that suits GPUs' tensor cores.")
+@click.option("--compile", is_flag=True, help="Compile the encoder: a slow start, faster steps.")
+@click.option("--deterministic", is_flag=True, help="On a GPU, the same bits every time; slower.")
+@click.option("--processes", type=click.IntRange(1), help="How many processes this job must have, as started by torchrun; any other number is refused.")
 @alpha
 @seed
 @device
-def pretrain(images, method, out, options, resume, **kw):
-    "Pretrain an encoder on unlabelled IMAGES (files or folders)."
-    from rsssl_nb.training.pretrain import pretrain
+def pretrain(images, method, out, options, resume, processes, deterministic, **kw):
+    """Pretrain an encoder on unlabelled IMAGES (files or folders).
+
+    On several GPUs: torchrun --standalone --nproc_per_node 8 -m rsssl_nb pretrain IMAGES --out RUN --processes 8
+    """
+    from rsssl_nb.encoders import Encoder
+    from rsssl_nb.training.pretrain import make_method, pretrain
+    from rsssl_nb.training.processes import refuse_other_world
     resume, out = resume_mode(resume, out)
     if out is None: raise click.UsageError("Missing option '--out': the run folder to make")
-    run = pretrain(list(images), method, out, options=settings(options), resume=resume, **kw)
-    click.echo(f"{len(run.log)} steps, loss {run.log[0]['loss']:.3f} -> {run.log[-1]['loss']:.3f}; wrote {out / 'encoder.safetensors'}")
+    first, size = os.environ.get("RANK", "0") == "0", refuse_other_world(processes)
+    note = make_method(method, Encoder(width=8), settings(options)).note(kw["epochs"])
+    if first: click.echo(f"{size} process{'es' if size > 1 else ''}, {method}" + (f"; {note}" if note else ""))
+    if deterministic: be_deterministic()
+    run = pretrain(list(images), method, out, options=settings(options), resume=resume, processes=processes, **kw)
+    if not first: return
+    ending = f"wrote {out / 'encoder.safetensors'}" if run.complete else "stopped when asked to; go on with --resume auto"
+    click.echo(f"{len(run.log)} steps, loss {run.log[0]['loss']:.3f} -> {run.log[-1]['loss']:.3f}; {ending}")
+
+
+def be_deterministic():
+    "Torch's deterministic algorithms, for GPUs whose sums would else depend on the moment."
+    import torch
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
 
 
 @main.command()

@@ -21,3 +21,11 @@ def imagery():
     if not folder or not Path(folder).is_dir():
         pytest.skip("RSSSL_DATA is not set to a folder of real imagery: this test ran on nothing")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory):
+    "A small scene as a GeoTIFF."
+    from rsssl_nb.data.rasters import write_scene
+    from rsssl_nb.data.scenes import make_scene
+    return write_scene(make_scene(128, seed=1), tmp_path_factory.mktemp("scene"))[0]

@@ -56,7 +56,7 @@ def test_the_whole_job(job):
 
 
 def test_run_folder_has_its_shape(job):
-    assert {p.name for p in (job / "pre").iterdir()} == {"config.json", "log.jsonl", "checkpoint", "encoder.safetensors"}
+    assert {p.name for p in (job / "pre").iterdir()} == {".lock", "config.json", "log.jsonl", "checkpoint", "trace.safetensors", "encoder.safetensors"}
     rows = [json.loads(l) for l in (job / "pre/log.jsonl").read_text().splitlines()]
     assert len(rows) == 2 and rows[0]["loss"] > 0
     for path in ("pre", "seg", "image/s1.tif", "pre/encoder.safetensors"): assert len(good("info", job / path).splitlines()) > 4

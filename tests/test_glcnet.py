@@ -25,6 +25,7 @@ def make(cls=GLCNet, **options):
     return cls(Encoder(bands=4, width=16), **options)
 
 
+def drawn(): return At(generator=g())
 def at(): return At(progress=.5, epoch=1, generator=g(5))
 
 
@@ -96,7 +97,7 @@ def views(turn, flip):
 
 @pytest.mark.parametrize("turn, flip, told", [(0, False, lambda x, y: (x, y)), (0, True, lambda x, y: (64 - x, y)), (1, False, lambda x, y: (64 - y, x)), (2, False, lambda x, y: (64 - x, 64 - y))])
 def test_centres_move_as_the_views_do(turn, flip, told):
-    a, b, valid = draw_centres(views(turn, flip), 4, 14, generator=g())
+    a, b, valid = draw_centres(views(turn, flip), 4, 14, at=drawn())
     assert valid.any()
     for p, q, ok in zip(a[0].tolist(), b[0].tolist(), valid[0]):
         if ok: assert q == pytest.approx(told(*p), abs=1e-3)
@@ -104,7 +105,7 @@ def test_centres_move_as_the_views_do(turn, flip, told):
 
 def test_both_windows_show_the_same_ground():
     ramp = coordinate_ramp(16, 64, 64)
-    a, b, valid = draw_centres(PAIR, 4, 14, generator=g())
+    a, b, valid = draw_centres(PAIR, 4, 14, at=drawn())
     assert valid.sum() > 40
     ground = [transform_points(w, c) for c, w in ((a, PAIR.where_a), (b, PAIR.where_b))]
     assert (ground[0] - ground[1])[valid].abs().max() < 1e-2
@@ -120,14 +121,14 @@ def test_window_mean_of_positions_is_the_centre():
 
 @pytest.mark.parametrize("window", [6, 14, 20])
 def test_strict_windows_are_disjoint_in_both_views(window):
-    a, b, valid = draw_centres(PAIR, 6, window, generator=g())
+    a, b, valid = draw_centres(PAIR, 6, window, at=drawn())
     both = valid[:, :, None] & valid[:, None] & ~torch.eye(6, dtype=torch.bool)
     for c in (a, b): assert ((c[:, :, None] - c[:, None]).abs().amax(-1)[both] >= window).all()
     assert valid.any() and (window < 20 or not valid.all())
 
 
 def test_released_windows_keep_centres_out_of_earlier_windows_of_view_a():
-    a, _, valid = draw_centres(PAIR, 3, 10, "official", g())
+    a, _, valid = draw_centres(PAIR, 3, 10, "official", drawn())
     gap = (a[:, :, None] - a[:, None]).abs().amax(-1) + 99 * torch.eye(3)
     assert valid.all() and (gap.amin((1, 2)) >= 5).float().mean() > .9 and (gap < 10).any()
 
@@ -135,14 +136,14 @@ def test_released_windows_keep_centres_out_of_earlier_windows_of_view_a():
 def test_released_views_collide_about_as_often_as_simulated():
     "Design notes 2.8: about 21 % of pairs of windows overlap in view 1 and 23 % in view 2 of 224 px, windows of 48."
     many = two_views(TILES[:1].expand(600, -1, -1, -1), 64, *GLCNet.official(Encoder(bands=4, width=16)).plans(), seed=9)
-    a, b, _ = draw_centres(many, 4, 14, "official", g())
+    a, b, _ = draw_centres(many, 4, 14, "official", drawn())
     share = [float(((c[:, :, None] - c[:, None]).abs().amax(-1) < 13.7)[~torch.eye(4, dtype=torch.bool).expand(600, 4, 4)].float().mean()) for c in (a, b)]
     assert .15 < share[0] < .27 and .17 < share[1] < .29, share
 
 
 def test_admissible_rectangle_holds_the_centres():
     box, ok = admissible(PAIR, 14)
-    a, b, valid = draw_centres(PAIR, 4, 14, generator=g())
+    a, b, valid = draw_centres(PAIR, 4, 14, at=drawn())
     ground = transform_points(PAIR.where_a, a)
     inside = ((ground >= box[:, None, :2] - 1e-3) & (ground <= box[:, None, 2:] + 1e-3)).all(-1)
     assert inside[valid].all() and not valid[~ok].any()

@@ -95,7 +95,7 @@ def test_order_of_images_and_views_does_not_matter(name, monkeypatch):
     order = torch.randperm(16, generator=torch.Generator().manual_seed(1))
     whole = method(PAIR, at()).loss
     assert abs(method(PAIR.swap(), at()).loss - whole) < 1e-4
-    windows = draw_centres(PAIR, 4, 14, generator=at().generator)                       # drawn by row, so they must move with the images
+    windows = draw_centres(PAIR, 4, 14, at=at())                       # drawn by row, so they must move with the images
     monkeypatch.setattr("rsssl_nb.methods.glcnet.draw_centres", lambda *_: [t[order] for t in windows])
     assert abs(method(PAIR[order], at()).loss - whole) < 1e-4
 

@@ -1,5 +1,6 @@
 "Pretraining and fine-tuning: same seed, same bits; killed and resumed, same bits; few labels, fairly chosen."
-import json, os, signal, subprocess, sys, time
+import errno, json, os, random, signal, subprocess, sys, time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import torch
 from rsssl_nb.data.rasters import InputError, open_raster
 from rsssl_nb.data.scenes import make_scene
 from rsssl_nb.training.finetune import augment, choose, finetune, grid_windows, hold_out, load_segmenter, read_subset
-from rsssl_nb.training.pretrain import METHODS, load_encoder, loader, lr_factor, make_method, method_options, pretrain, start_folder
+from rsssl_nb.training.folder import checkpoints
+from rsssl_nb.training.pretrain import METHODS, load_encoder, loader, lr_factor, make_method, method_options, pretrain
 from rsssl_nb.encoders import Encoder
 
 SMALL = dict(epochs=3, batch=8, samples=16, size=32, width=8, progress=False, device="cpu")
@@ -32,9 +34,9 @@ def test_same_seed_same_bits_and_the_callers_stream_is_left_alone(method):
 def test_a_run_cut_after_any_epoch_ends_on_the_same_bits(method, tmp_path, monkeypatch):
     whole = pretrain(SCENE, method, out=tmp_path / "whole", **SMALL)
     for cut in (1, 2):
-        def dying(pool, samples, batch, seed, epoch, workers=0):
+        def dying(pool, samples, batch, seed, epoch, *more):
             if epoch == cut: raise KeyboardInterrupt
-            return loader(pool, samples, batch, seed, epoch, workers)
+            return loader(pool, samples, batch, seed, epoch, *more)
         with monkeypatch.context() as m:
             m.setattr("rsssl_nb.training.pretrain.loader", dying)
             with pytest.raises(KeyboardInterrupt): pretrain(SCENE, method, out=tmp_path / str(cut), **SMALL)
@@ -45,18 +47,23 @@ def test_a_run_cut_after_any_epoch_ends_on_the_same_bits(method, tmp_path, monke
 
 
 @pytest.mark.long
-def test_killed_by_the_system_and_resumed(tmp_path):
-    from rsssl_nb.data.rasters import write_scene
-    image, _ = write_scene(SCENE, tmp_path / "s")
-    def command(out, *more): return [sys.executable, "-m", "rsssl_nb", "pretrain", str(image), "--out", str(tmp_path / out), "--epochs", "6", "--batch", "8", "--samples", "32", "--size", "32", "--width", "8", "--device", "cpu", *more]
+@pytest.mark.parametrize("method", list(METHODS))
+def test_killed_four_times_and_resumed_by_command_line(method, tmp_path, image):
+    rng = random.Random(method)
+    def command(out, *more): return [sys.executable, "-m", "rsssl_nb", "pretrain", str(image), "--method", method, "--out", str(tmp_path / out), "--epochs", "6", "--batch", "8", "--samples", "32", "--size", "32",
+                                     "--width", "8", "--device", "cpu", "--save-every", "3", *more]
     subprocess.run(command("whole"), check=True, capture_output=True)
-    job = subprocess.Popen(command("cut"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    for _ in range(600):
-        if (tmp_path / "cut/checkpoint/last.pt").exists() or job.poll() is not None: break
-        time.sleep(.05)
-    job.send_signal(signal.SIGKILL); job.wait()
-    subprocess.run(command("cut", "--resume", "auto"), check=True, capture_output=True)
+    log, kills = tmp_path / "cut/log.jsonl", 0
+    for mark in sorted(rng.sample(range(1, 24), 4)):                              # killed soon after that line of the log
+        job = subprocess.Popen(command("cut", "--resume", "auto"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while job.poll() is None and not (log.exists() and log.read_bytes().count(b"\n") >= mark): time.sleep(.002)
+        time.sleep(rng.random() * .03)
+        kills += job.poll() is None
+        job.send_signal(signal.SIGKILL); job.wait()
+    done = subprocess.run(command("cut", "--resume", "auto"), check=True, capture_output=True, text=True)
+    assert kills >= 3 and "encoder.safetensors" in done.stdout
     assert (tmp_path / "cut/encoder.safetensors").read_bytes() == (tmp_path / "whole/encoder.safetensors").read_bytes()
+    assert [json.loads(l)["step"] for l in log.read_text().splitlines()] == list(range(24))
 
 
 def test_few_samples_still_give_a_step():
@@ -70,12 +77,99 @@ def test_workers_give_the_same_bits(tmp_path):
     assert equal(weights(pretrain(image, workers=2, **SMALL)), weights(pretrain(image, **SMALL)))
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path):
-    pretrain(SCENE, out=tmp_path / "run", **SMALL)
-    (tmp_path / "run/encoder.safetensors").unlink()
-    last = tmp_path / "run/checkpoint/last.pt"
+def unfinished(folder, method="simclr", **more):
+    "A run folder as a kill leaves it: checkpoints, no encoder."
+    pretrain(SCENE, method, out=folder, save_every=2, **{**SMALL, **more})
+    (folder / "encoder.safetensors").unlink()
+    return checkpoints(folder)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_good(tmp_path):
+    before, last = unfinished(tmp_path / "run")
     last.write_bytes(last.read_bytes()[:500])
-    with pytest.raises(InputError, match="last.pt"): pretrain(SCENE, out=tmp_path / "run", resume="auto", **SMALL)
+    with pytest.raises(InputError, match=f"{last.name}.*continue from {before.name}"): pretrain(SCENE, out=tmp_path / "run", resume="auto", **SMALL)
+    last.unlink()
+    assert equal(weights(pretrain(SCENE, out=tmp_path / "run", resume="auto", **SMALL)), weights(pretrain(SCENE, **SMALL)))
+
+
+def test_a_checkpoint_of_another_version_or_method_is_refused(tmp_path):
+    *_, last = unfinished(tmp_path / "run")
+    kept = torch.load(last, weights_only=True)
+    torch.save({**kept, "version": 99}, last)
+    with pytest.raises(InputError, match="another version"): pretrain(SCENE, out=tmp_path / "run", resume="auto", **SMALL)
+    torch.save({**kept, "config": kept["config"].replace('"simclr"', '"grass"')}, last)
+    with pytest.raises(InputError, match="checkpoint of grass, not of simclr"): pretrain(SCENE, out=tmp_path / "run", resume="auto", **SMALL)
+
+
+def test_a_pickle_that_would_run_code_is_refused(tmp_path):
+    class Trap:
+        def __reduce__(self): return os.mkdir, (str(tmp_path / "ran"),)
+    *_, last = unfinished(tmp_path / "run")
+    torch.save(dict(version=1, step=Trap()), last)
+    with pytest.raises(InputError, match="not a readable checkpoint"): pretrain(SCENE, out=tmp_path / "run", resume="auto", **SMALL)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_full_disk_while_saving_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+    real, saved = torch.save, []
+    def full(data, path):
+        saved.append(path)
+        if len(saved) == 2: Path(path).write_bytes(b"half"); raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        real(data, path)
+    with monkeypatch.context() as m:
+        m.setattr(torch, "save", full)
+        with pytest.raises(OSError, match="No space left"): pretrain(SCENE, out=tmp_path / "run", save_every=2, **SMALL)
+    assert [p.name for p in checkpoints(tmp_path / "run")] == ["step-00000002.pt"] and not list(tmp_path.rglob("*.part*"))
+    assert equal(weights(pretrain(SCENE, out=tmp_path / "run", resume="auto", **SMALL)), weights(pretrain(SCENE, **SMALL)))
+
+
+def test_two_processes_on_one_folder(tmp_path, image):
+    hold = "import sys, time; from rsssl_nb.training.folder import locked\nwith locked(sys.argv[1]): print('mine', flush=True); time.sleep(99)"
+    other = subprocess.Popen([sys.executable, "-c", hold, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "mine\n"
+        with pytest.raises(InputError, match="written by another process"): pretrain(SCENE, out=tmp_path / "run", **SMALL)
+    finally: other.kill(); other.wait(); other.stdout.close()
+    assert pretrain(SCENE, out=tmp_path / "run", **SMALL).complete
+
+
+def test_a_finished_run_is_left_alone(tmp_path):
+    run = pretrain(SCENE, out=tmp_path / "run", **SMALL)
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*.pt")}
+    again = pretrain(SCENE, out=tmp_path / "run", resume="auto", **SMALL)
+    assert again.complete and equal(weights(again), weights(run)) and len(again.log) == len(run.log)
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*.pt")}
+
+
+@pytest.mark.parametrize("method", ["simclr", "ssccl"])
+def test_stopped_in_mid_epoch_and_resumed_is_the_same_run(method, tmp_path):
+    def stop_at(row):
+        if row["step"] == 2: (tmp_path / "run/stop").touch()
+    cut = pretrain(SCENE, method, out=tmp_path / "run", tell=stop_at, **SMALL)
+    assert not cut.complete and len(cut.log) == 3 and not (tmp_path / "run/encoder.safetensors").exists() and not (tmp_path / "run/stop").exists()
+    assert equal(weights(pretrain(SCENE, method, out=tmp_path / "run", resume="must", **SMALL)), weights(pretrain(SCENE, method, **SMALL)))
+
+
+def test_accumulated_steps_resume_exactly(tmp_path):
+    more = {**SMALL, "samples": 32, "accumulate": 2}
+    def stop_at(row):
+        if row["step"] == 2: (tmp_path / "run/stop").touch()                      # between two accumulated steps: it finishes the update first
+    cut = pretrain(SCENE, out=tmp_path / "run", tell=stop_at, **more)
+    assert len(cut.log) == 4
+    whole = pretrain(SCENE, **more)
+    assert equal(weights(pretrain(SCENE, out=tmp_path / "run", resume="auto", **more)), weights(whole))
+    assert not equal(weights(whole), weights(pretrain(SCENE, **{**more, "accumulate": 1})))
+
+
+def test_mixed_precision_and_layout_train(tmp_path):
+    for more in (dict(precision="bf16"), dict(channels_last=True)):
+        run = pretrain(SCENE, **SMALL, **more)
+        assert all(np.isfinite(r["loss"]) for r in run.log) and run.encoder.conv1.weight.dtype == torch.float32
+    with pytest.raises(ValueError, match="fp16"): pretrain(SCENE, precision="fp16", **SMALL)
+
+
+def test_a_batch_of_another_world_is_refused(monkeypatch):
+    with pytest.raises(ValueError, match="--processes 3 was asked for"): pretrain(SCENE, processes=3, **SMALL)
 
 
 def test_divergence_is_counted_and_stopped():
@@ -133,8 +227,8 @@ def test_a_segmenter_is_found_again(mode, tmp_path):
 
 def test_the_test_scene_never_chooses_the_epoch():
     "The held-out windows are labelled training windows: their labels decide, and nothing else is read."
-    train, spare = hold_out(10)
-    assert len(spare) == 2 and set(train.tolist()) | set(spare.tolist()) == set(range(10))
+    train, spare = hold_out(40)
+    assert len(spare) == 8 and set(train.tolist()) | set(spare.tolist()) == set(range(40)) and len(hold_out(19)[1]) == 0
 
 
 def test_folders_are_refused_before_anything_is_written(tmp_path):

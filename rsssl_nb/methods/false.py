@@ -96,6 +96,9 @@ class FALSE(SimCLR):
     @property
     def title(self): return "FALSE-released" if self.select == "official" else f"FALSE-{self.select.replace('_', '-')} (ours)"
 
+    @property
+    def single_process(self): return "select 'official' indexes positives within one process, as released (official_fixed does not)" if self.select == "official" else ""
+
     def __init__(self, encoder, tau=0.5, alpha=0.9, gate=0.9, select="per_anchor", gate_warmup=0.1, dim=128, hidden=None, head="mlp", head_norm=False):
         super().__init__(encoder, tau, dim, hidden, head, head_norm)
         self.alpha, self.gate, self.select, self.gate_warmup = check_alpha(alpha), gate, check_rule(select), gate_warmup
@@ -107,10 +110,9 @@ class FALSE(SimCLR):
 
     def contrast(self, za, zb, at):
         a, b = gathered(at, za, zb)
-        if self.select == "official" and len(a) > len(za): raise ValueError("select 'official' indexes positives within one process, as released: train it in one process, or use official_fixed")
+        if len(a) > len(za) and self.single_process: raise ValueError(f"{self.single_process}: train it in one process")
         sim = precise(a, b)
         s_pos = sim.gather(1, partner(len(a), sim.device)[:, None])[:, 0]
         on = at.progress >= self.gate_warmup and self.alpha > 0 and self.gate <= 1 and len(a) > 1
         chosen = suspects(sim, self.tau, self.gate, self.select) if on else torch.zeros_like(sim, dtype=torch.bool)
-        loss = softened(cosine(stack(a, b)), chosen, self.tau, self.alpha).mean() if on else nce(a, b, self.tau)
-        return loss, dict(suspects=chosen, s_pos=s_pos, sim=sim, open=(s_pos >= self.gate).sum(), suspected=chosen.sum())
+        return (softened(cosine(stack(a, b)), chosen, self.tau, self.alpha).mean() if on else nce(a, b, self.tau)), dict(suspects=chosen, s_pos=s_pos, sim=sim, open=(s_pos >= self.gate).sum(), suspected=chosen.sum())

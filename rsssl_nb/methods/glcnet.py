@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..encoders import ASPP, Decoder, projection_head
-from .base import At, Method, Step, gathered
+from .base import At, Method, Step, gathered, uniform
 from ..objectives.nce import check_tau, nce, weighted_nce
 from ..objectives.regions import window_mean
 from ..objectives.similarity import cosine, stack
@@ -51,7 +51,7 @@ def far_enough(chosen, valid, point, distance):
     gap = (point[:, :, None] - chosen[:, None]).abs().amax(-1)
     return ((gap >= distance) | ~valid[:, None]).all(2)
 
-def draw_centres(pair, n, window, exclude="strict", generator=None, tries=32):
+def draw_centres(pair, n, window, exclude="strict", at=At(), tries=32):
     """Matched window centres, view pixels: (in a (B, n, 2), in b (B, n, 2), valid (B, n)), drawn in closed form, no loop over images.
 
     `exclude` strict (ours): windows do not touch in either view; official: a centre may not lie inside an earlier window of view a (else it is kept all the same).
@@ -59,7 +59,7 @@ def draw_centres(pair, n, window, exclude="strict", generator=None, tries=32):
     """
     common, ok = admissible(pair, window)
     B, device = len(pair), pair.where_a.device
-    u = torch.rand(B, n, tries, 2, generator=generator, device=device)
+    u = uniform(at, B, n, tries, 2, device=device)
     points = (common[:, None, None, :2] + u * (common[:, None, None, 2:] - common[:, None, None, :2]).clamp(min=0)).flatten(1, 2)
     a, b = (transform_points(invert(w), points).view(B, n, tries, 2) for w in (pair.where_a, pair.where_b))
     return pick_windows(a, b, ok, window, exclude)
@@ -135,10 +135,11 @@ class Windows(StyleAndWindows):
         if window > side: raise ValueError(f"a window of {window} pixels is larger than the view of {side}: use window={side // 4 * 2 or 2} or larger views")
         return window
 
-    def drop(self, x, generator):
-        "Released dropout on the ASPP map, from the step's own generator; nothing at 0 or in evaluation."
+    def drop(self, x, at):
+        "Released dropout on the ASPP map of both views, from the step's own generator; nothing at 0 or in evaluation."
         if not self.dropout or not self.training: return x
-        return x * (torch.rand(x.shape, generator=generator, device=x.device) >= self.dropout) / (1 - self.dropout)
+        kept = [uniform(at, *v.shape, device=x.device) >= self.dropout for v in x.chunk(2)]
+        return x * torch.cat(kept) / (1 - self.dropout)
 
 # %% ../../nbs/50_methods/52_glcnet.ipynb #00000019
 class GLCNet(Windows):
@@ -158,10 +159,10 @@ class GLCNet(Windows):
     def step(self, pair, at=At()):
         window = self.window_in(pair)
         f = self.encoder(torch.cat([pair.a, pair.b]))
-        e = self.drop(self.aspp(f.dense), at.generator)
+        e = self.drop(self.aspp(f.dense), at)
         za, zb = self.head(style(e, self.style)).chunk(2)
         whole = nce(*gathered(at, za, zb), self.tau, self.denominator)
-        a, b, valid = draw_centres(pair, self.windows, window, self.exclude, at.generator)
+        a, b, valid = draw_centres(pair, self.windows, window, self.exclude, at)
         boxes_a, boxes_b = (window_boxes(c, window, pair.size) for c in (a, b))
         decoded = self.decoder(e, f.low, f.low.shape[2:])                       # the enlarged map is never built: page 42
         la, lb = self.head_local(window_mean(decoded, torch.cat([boxes_a, boxes_b]), pair.size)).chunk(2)

@@ -49,7 +49,8 @@ class Guided(SimCLR):
         "The loss maps (2B, h, w) of both views, times `sign`. The encoder keeps no graph; parameters, gradients and statistics stay as they are."
         views = torch.cat([pair.a, pair.b])
         with still_statistics(torch.nn.Identity() if self.bn_twice else self):
-            with torch.no_grad(): dense = self.encoder(views).dense.float()
+            with torch.no_grad(): dense = self.encoder(views).dense
+            dense = dense.to(torch.promote_types(dense.dtype, torch.float32))          # half precision is too coarse for a map
             with torch.enable_grad(), torch.autocast(views.device.type, enabled=False):
                 pooled = dense.mean((2, 3)).requires_grad_()
                 loss = nce(*gathered(at, *self.head(pooled).chunk(2)), self.tau)
@@ -182,6 +183,10 @@ def carried(boxes, move, size):
 # %% ../../nbs/50_methods/54_grass.ipynb #00000032
 class Recutter(Guided):
     "A Guided that cuts pairs again along its maps: `cut`."
+    def note(self, epochs):
+        first = epochs * self.warmup if self.warmup_epochs is None else min(epochs, self.warmup_epochs)
+        return f"warm-up: the first {first:g} of {epochs} epochs are SimCLR, then views are cut again"
+
     def boxes(self, heat, pair):
         "Boxes (2B, 4) chosen from heat maps, in view pixels, and how many views were left whole for want of a map or of shared ground."
         cell = max(-(-side // n) for side, n in zip(pair.size, heat.shape[1:])) if self.min_side is None else self.min_side

@@ -100,17 +100,19 @@ class TwoBranches(Method):
 class BranchLosses(TwoBranches):
     "What the two branches cost, from embeddings and maps."
     def instance(self, z, t, at):
-        "The instance branch: agreement of predictions with the moving average, or InfoNCE over all processes."
+        "The instance branch, over all processes: agreement of predictions with the moving average, or InfoNCE."
         if self.objective == "infonce": return nce(*gathered(at, *z.chunk(2)), self.tau)
-        return agreement(*self.predict(z).chunk(2), *t.chunk(2)).mean()
+        return agreement(*gathered(at, *self.predict(z).chunk(2), *t.chunk(2))).mean()
 
-    def consistency(self, p, d, points, size):
-        "Cell-wise losses (B, K*K), region losses (B,), and the cosine of matched points (B, K*K), from online maps `p` and target maps `d`."
-        a, b = sample_points(p, points, size).chunk(2)
-        similar = (unit(a) * unit(b)).sum(-1)
-        if self.objective == "infonce": return point_nce(a, b, self.tau), nce(unit(a).mean(1), unit(b).mean(1), self.tau, reduction="none").view(2, -1).mean(0), similar
-        q, t = sample_points(self.predict_dense(p), points, size).chunk(2), sample_points(d, points, size).chunk(2)
-        return agreement(*q, *t), agreement(*(unit(v).mean(1) for v in (*q, *t))), similar
+    def consistency(self, p, d, points, size, at):
+        "Cell-wise losses (B, K*K) and region losses (B,) of all processes' pairs, and the cosine of this one's matched points (B, K*K), from online maps `p` and target maps `d`."
+        own = sample_points(p, points, size).chunk(2)
+        similar = (unit(own[0]) * unit(own[1])).sum(-1)
+        if self.objective == "infonce":
+            a, b = gathered(at, *own)
+            return point_nce(a, b, self.tau), nce(unit(a).mean(1), unit(b).mean(1), self.tau, reduction="none").view(2, -1).mean(0), similar
+        both = gathered(at, *sample_points(self.predict_dense(p), points, size).chunk(2), *sample_points(d, points, size).chunk(2))
+        return agreement(*both), agreement(*(unit(v).mean(1) for v in both)), similar
 
 # %% ../../nbs/50_methods/55_ssccl.ipynb #00000015
 class SSCCL(BranchLosses):
@@ -129,8 +131,9 @@ class SSCCL(BranchLosses):
         with torch.no_grad(): t, d = self.target(images) if self.objective == "siamese" else (z, p)
         instance, (points_a, points_b, _) = self.instance(z, t, at), overlap_points(pair, self.grid)
         ok = usable(pair, f.dense.shape[-1], self.min_iou)
-        losses, region, similar = self.consistency(p, d, torch.cat([points_a, points_b]), pair.size)
-        share = ok.float() / ok.sum().clamp(min=1)
+        losses, region, similar = self.consistency(p, d, torch.cat([points_a, points_b]), pair.size, at)
+        counted = gathered(at, ok)[0].float()
+        share = counted / counted.sum().clamp(min=1)
         con, reg = self.lam * (losses.mean(1) * share).sum(), self.lam * self.beta * (region * share).sum()
         parts = {"instance": instance.detach(), "consistency": con.detach(), **({"region": reg.detach()} if self.beta else {})}
         trace = dict(points_a=points_a, points_b=points_b, ok=ok, iou=overlap_iou(pair), similarity=similar.detach(), skipped=(~ok).sum())

@@ -1,0 +1,86 @@
+"Two processes equal one with the whole batch: loss, gradients and statistics, for every method; and what the launchers are told."
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from rsssl_nb.data.rasters import InputError
+from rsssl_nb.training.processes import Job, SharedBatchNorm, gather_rows, refuse_other_world, share_batchnorm, world
+
+SCRIPT = Path(__file__).with_name("two_processes.py")
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    "What two connected processes found: {method: dict}."
+    folder = tmp_path_factory.mktemp("two")
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    jobs = [subprocess.Popen([sys.executable, SCRIPT, str(r), f"{folder}/store", f"{folder}/out.pt"], env=env) for r in (0, 1)]
+    assert [j.wait(300) for j in jobs] == [0, 0]
+    return torch.load(folder / "out.pt", weights_only=True)
+
+
+@pytest.mark.parametrize("name", ["simclr", "simclr-norm", "glcnet", "glcnet-official", "false", "false-fixed", "grass", "ssccl", "ssccl-infonce"])
+def test_two_halves_equal_the_whole(told, name):
+    found = told[name]
+    assert abs(found["loss"] - found["whole_loss"]) < 1e-5 * max(1, abs(found["whole_loss"]))
+    assert found["gradient_gap"] < 1e-5 and found["buffer_gap"] < 1e-5, found
+
+
+def test_halves_that_never_meet_are_another_loss(told):
+    assert told["simclr-alone"]["gradient_gap"] > 1e-3
+
+
+def test_released_false_refuses_a_second_process(told): assert "train it in one process" in told["false-official"]
+
+
+def test_alone_nothing_changes():
+    x = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
+    one, two = torch.nn.BatchNorm2d(3), share_batchnorm(torch.nn.BatchNorm2d(3))
+    assert isinstance(two, SharedBatchNorm) and torch.equal(one(x), two(x)) and torch.equal(one.running_var, two.running_var)
+    assert torch.equal(one.eval()(x), two.eval()(x)) and world() == (0, 1) and gather_rows(x) is x
+
+
+def test_another_world_is_refused(monkeypatch):
+    with pytest.raises(InputError, match="--processes 2 was asked for and this job runs in 1"): refuse_other_world(2)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert refuse_other_world(2) == 2
+    with pytest.raises(InputError, match="runs in 2"): refuse_other_world(1)
+
+
+def test_a_job_that_fails_says_why(tmp_path):
+    job = Job(tmp_path / "run", [sys.executable, "-c", "import sys; print('Error: x.tif does not exist: fetch it'); sys.exit(2)"])
+    with pytest.raises(InputError, match="x.tif does not exist.*resume='auto'"): job.wait(60)
+
+
+def launch(folder, *flags, n=2, images=None):
+    "`torchrun` over the real command line."
+    return subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(n), "-m", "rsssl_nb", "pretrain", str(images or folder / "image.tif"), "--out", str(folder / "run"),
+                           "--epochs", "2", "--samples", "32", "--batch", "16", "--size", "32", "--width", "8", "--device", "cpu", *flags],
+                          capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
+
+
+@pytest.mark.long
+def test_torchrun_trains_as_one_process_does(tmp_path, image):
+    from rsssl_nb.training.pretrain import load_encoder, pretrain
+    done = launch(tmp_path, "--processes", "2", "--optimizer", "sgd", images=image)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "2 processes" in done.stdout
+    alone = pretrain(image, epochs=2, samples=32, batch=16, size=32, width=8, device="cpu", optimizer="sgd", progress=False)
+    ours = load_encoder(tmp_path / "run")[0].state_dict()
+    for name, value in alone.encoder.state_dict().items(): assert (ours[name].float() - value.float()).abs().max() < 1e-3, name
+
+
+@pytest.mark.long
+def test_a_job_of_another_size_ends_in_a_sentence(tmp_path, image):
+    done = launch(tmp_path, "--processes", "4", images=image)
+    assert done.returncode and "--processes 4 was asked for and this job runs in 2" in done.stderr and not (tmp_path / "run").exists()
+
+
+@pytest.mark.long
+def test_a_batch_that_does_not_divide_ends_in_a_sentence(tmp_path, image):
+    done = launch(tmp_path, "--batch", "15", images=image)
+    assert done.returncode and "batch 15 does not divide among 2 processes" in done.stderr

@@ -1,0 +1,97 @@
+"""Kill a pretraining run at random moments, resume it, and compare its last weights with those of a run left alone.
+
+    python tests/torture.py [--kills 100] [--methods simclr grass ...] [--log results/torture.json]
+
+Children are forked off one warm parent and killed with SIGKILL: every second one at a random moment of its life, the others while a file is being written.
+Exit code 1 when one weight of one run differs.
+"""
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from rsssl_nb.data.rasters import write_scene
+from rsssl_nb.data.scenes import make_scene
+from rsssl_nb.training.folder import finished
+from rsssl_nb.training.pretrain import METHODS, pretrain
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = dict(epochs=6, batch=8, samples=32, size=32, width=8, device="cpu", progress=False, save_every=3)
+
+
+def child(image, folder, method):
+    "The pid of a forked process that trains the run in `folder`, from its last checkpoint if there is one, and exits 0."
+    pid = os.fork()
+    if pid: return pid
+    code = 1
+    try: pretrain(image, method, folder, resume="auto", **SMALL); code = 0
+    finally: os._exit(code)
+
+
+def ended(pid):
+    "The exit code of a child that has ended, None while it runs."
+    done, status = os.waitpid(pid, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if done else None
+
+
+def wait_to_kill(pid, folder, moment, writing):
+    "Kill the child at a moment (seconds), or from then on as soon as a file is being written. True when it was killed, False when it had finished."
+    started = time.time()
+    while True:
+        code = ended(pid)
+        if code is not None:
+            if code: raise SystemExit(f"a resumed run failed with exit code {code}")
+            return False
+        late = time.time() - started > moment
+        if late and (not writing or any(folder.rglob(".*.part*"))): break
+        time.sleep(.0002 if late else .002)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return True
+
+
+def torture(method, image, folder, kills, rng):
+    "One method killed `kills` times over as many runs as that takes: a row of counts."
+    began = time.time()
+    os.waitpid(child(image, folder / "whole", method), 0)
+    lasts, whole = time.time() - began, (folder / "whole/encoder.safetensors").read_bytes()
+    killed = writing = runs = same = 0
+    while killed < kills:
+        run, runs = folder / f"run{runs}", runs + 1
+        while not finished(run):
+            aim = rng.random() < .5
+            if killed >= kills: os.waitpid(child(image, run, method), 0)
+            elif wait_to_kill(child(image, run, method), run, rng.random() * lasts, aim): killed += 1; writing += aim
+        same += (run / "encoder.safetensors").read_bytes() == whole
+    return dict(method=method, kills=killed, while_writing=writing, runs=runs, identical=same, seconds=round(time.time() - began))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--log", type=Path)
+    a = parser.parse_args()
+    torch.set_num_threads(1)
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    rows, rng = [], random.Random(a.seed)
+    with tempfile.TemporaryDirectory() as tmp:
+        image, _ = write_scene(make_scene(128, seed=1), Path(tmp, "scene"))
+        for method in a.methods:
+            rows.append({**torture(method, image, Path(tmp, method), a.kills, rng), "torch": torch.__version__, "commit": commit, "date": time.strftime("%Y-%m-%d")})
+            print("{method:8} {kills} kills ({while_writing} while a file was written) over {runs} runs: {identical} identical to the bit; {seconds} s".format(**rows[-1]), flush=True)
+            if a.log: a.log.parent.mkdir(exist_ok=True); a.log.write_text("[\n" + ",\n".join(json.dumps(r) for r in rows) + "\n]\n")
+    return int(any(r["identical"] < r["runs"] for r in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,53 @@
+"One of two processes connected by gloo: loss, gradients and buffers of every method on half a batch, compared with the whole batch in one process."
+import sys
+
+import torch
+import torch.distributed as dist
+
+from rsssl_nb.data.scenes import make_tiles, standardise
+from rsssl_nb.encoders import Encoder
+from rsssl_nb.methods.base import At
+from rsssl_nb.methods.false import FALSE
+from rsssl_nb.methods.glcnet import GLCNet
+from rsssl_nb.methods.grass import GraSS
+from rsssl_nb.methods.simclr import SimCLR
+from rsssl_nb.methods.ssccl import SSCCL
+from rsssl_nb.training.processes import gather_rows, share_batchnorm
+from rsssl_nb.views.pairs import two_views
+
+METHODS = {"simclr": SimCLR, "simclr-norm": lambda e: SimCLR(e, head_norm=True), "glcnet": GLCNet, "glcnet-official": GLCNet.official, "false": lambda e: FALSE(e, gate=.5, gate_warmup=0.),
+           "false-fixed": lambda e: FALSE(e, gate=.5, gate_warmup=0., select="official_fixed"), "grass": lambda e: GraSS(e, warmup=0.), "ssccl": lambda e: SSCCL(e, beta=.5),
+           "ssccl-infonce": lambda e: SSCCL(e, objective="infonce", beta=.5)}
+
+
+def run(make, pair, rank=0, size=1, meet=True):
+    "(loss, gradients summed over processes, buffers) of one step, images and weights in float64 so that rounding flips no ReLU."
+    torch.manual_seed(0)
+    method = make(Encoder(bands=4, width=8)).double()
+    if size > 1 and meet: share_batchnorm(method)
+    at = At(.9, 9, torch.Generator().manual_seed(5), gather_rows if size > 1 and meet else None, rank, size)
+    loss = method(pair, at).loss
+    loss.backward()
+    grads = torch.cat([p.grad.flatten() if p.grad is not None else torch.zeros(p.numel()).double() for p in method.parameters()])
+    if size > 1: dist.all_reduce(grads)
+    return loss.item(), grads if meet else grads / size, torch.cat([b.flatten().double() for b in method.buffers()])
+
+
+def main(rank, store, out):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    pair = two_views(standardise(make_tiles(16, 64, seed=1)[0]), 64, seed=0)
+    pair.a, pair.b = pair.a.double(), pair.b.double()
+    half, found = pair[rank * 8:(rank + 1) * 8], {}
+    for name, make in {**METHODS, "simclr-alone": SimCLR}.items():
+        loss, grads, buffers = run(make, half, rank, 2, name != "simclr-alone")
+        told, whole, kept = run(make, pair)
+        found[name] = dict(loss=loss, whole_loss=told, gradient_gap=float((grads - whole).norm() / whole.norm()), buffer_gap=float((buffers - kept).abs().max()))
+    try: run(FALSE.official, half, rank, 2)
+    except ValueError as e: found["false-official"] = str(e)
+    if rank == 0: torch.save(found, out)
+    dist.barrier()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2], sys.argv[3])
