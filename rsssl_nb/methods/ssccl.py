@@ -20,7 +20,7 @@ from ..objectives.regions import sample_points
 from ..objectives.similarity import unit
 from ..views.pairs import boxes_of, overlap, overlap_iou, overlap_points
 
-# %% ../../nbs/50_methods/55_ssccl.ipynb #0000000a
+# %% ../../nbs/50_methods/55_ssccl.ipynb #0000000b
 def usable(pair, cells, min_iou=0.1):
     "Bool (B,): pairs whose overlap is at least `min_iou` of the union and a feature cell wide in both views; `cells` is the map's side."
     common, ok = overlap(pair)
@@ -39,7 +39,7 @@ def overlap_mask(pair, cells):
         return inside.view(-1, cells, cells)
     return torch.stack([one(pair.where_a), one(pair.where_b)])
 
-# %% ../../nbs/50_methods/55_ssccl.ipynb #0000000e
+# %% ../../nbs/50_methods/55_ssccl.ipynb #0000000f
 def agreement(qa, qb, ta, tb):
     "The negative cosine, symmetrised: predictions `qa`, `qb` against the other view's targets `tb`, `ta` (.., d); gives (..), -1 when all agree. Targets are detached."
     term = lambda q, t: -(unit(q) * unit(t.detach())).sum(-1)
@@ -60,7 +60,7 @@ def point_nce(pa, pb, tau, most=1024):
         return F.softplus(down - (x * y).sum(1) / tau).view(B, m)
     return (one(pa, pb) + one(pb, pa)) / 2
 
-# %% ../../nbs/50_methods/55_ssccl.ipynb #00000012
+# %% ../../nbs/50_methods/55_ssccl.ipynb #00000014
 def dense_head(dim_in, hidden, dim):
     "A head for maps: 1 x 1 convolution, BatchNorm, ReLU, 1 x 1 convolution."
     return nn.Sequential(nn.Conv2d(dim_in, hidden, 1), nn.BatchNorm2d(hidden), nn.ReLU(), nn.Conv2d(hidden, dim, 1))
@@ -74,7 +74,7 @@ class Branches(nn.Module):
         f = self.encoder(images)
         return self.head(f.pooled), self.dense(f.dense)
 
-# %% ../../nbs/50_methods/55_ssccl.ipynb #00000013
+# %% ../../nbs/50_methods/55_ssccl.ipynb #00000015
 class TwoBranches(Method):
     "The two branches' heads and, for `siamese`, the predictors and the moving average `target`; see SSCCL for the options."
     def __init__(self, encoder, objective="siamese", tau=0.2, lam=1.0, beta=0.0, grid=7, dim=128, hidden=None, head="mlp", head_norm=False, ema=0.99):
@@ -96,7 +96,7 @@ class TwoBranches(Method):
         for t, o in zip(self.target.parameters(), online.parameters()): t.lerp_(o, 1 - m)
         for t, o in zip(self.target.buffers(), online.buffers()): t.copy_(o)
 
-# %% ../../nbs/50_methods/55_ssccl.ipynb #00000014
+# %% ../../nbs/50_methods/55_ssccl.ipynb #00000016
 class BranchLosses(TwoBranches):
     "What the two branches cost, from embeddings and maps."
     def instance(self, z, t, at):
@@ -114,7 +114,7 @@ class BranchLosses(TwoBranches):
         both = gathered(at, *sample_points(self.predict_dense(p), points, size).chunk(2), *sample_points(d, points, size).chunk(2))
         return agreement(*both), agreement(*(unit(v).mean(1) for v in both)), similar
 
-# %% ../../nbs/50_methods/55_ssccl.ipynb #00000015
+# %% ../../nbs/50_methods/55_ssccl.ipynb #00000017
 class SSCCL(BranchLosses):
     """SSCCL (our reading): agreement about the overlap of two views, place by place, plus an instance branch. Faithful to the abstract of Dong et al. 2023, not a reproduction.
 
