@@ -27,6 +27,8 @@ def sentence(error):
 class Group(click.Group):
     "A click group that turns a mendable error of any command into one sentence and exit code 2."
     def invoke(self, ctx):
+        import warnings
+        warnings.showwarning = lambda message, *_, **__: click.echo(f"Note: {' '.join(str(message).split())}", err=True)
         try: return super().invoke(ctx)
         except (ValueError, OSError, KeyError, MemoryError) as error:
             if ctx.params.get("traceback"): raise
@@ -179,7 +181,7 @@ def map_(run, image, out, size, overlap, batch, alpha, device):
     from rsssl_nb.evaluation.maps import segment
     from rsssl_nb.training.finetune import load_segmenter
     model, meta = load_segmenter(run)
-    segment(model, open_raster(image, alpha), out, size=size or meta["size"], overlap=overlap, batch=batch, device=device, progress=True)
+    segment(model, open_raster(image, alpha), out, size=meta["size"] if size is None else size, overlap=overlap, batch=batch, device=device, progress=True)
     click.echo(f"wrote {out}")
 
 
@@ -200,6 +202,7 @@ def score(predicted, labels, classes, as_json):
     from rsssl_nb.data.rasters import find_classes, read_classes
     from rsssl_nb.evaluation.scores import score_rasters
     found = score_rasters(predicted, labels, read_classes(classes) if classes else None)
+    if not found["pixels"]: raise ValueError(f"{labels} has no labelled pixel where {predicted} has a class: there is nothing to score")
     if as_json: return click.echo(json.dumps(null_for_nan(found)))
     click.echo(f"OA {found['oa']:.3f}  Kappa {found['kappa']:.3f}  mIoU {found['miou']:.3f}  F1 {found['f1']:.3f}  ({found['pixels']} pixels, {found['ignored']} ignored)")
     for name, iou in found["iou"].items(): click.echo(f"  {name:24} IoU {iou:.3f}")
@@ -208,11 +211,15 @@ def score(predicted, labels, classes, as_json):
 def describe(path):
     "What a run folder, a weights file or a raster is, as rows (name, value)."
     weights = [path / n for n in ("encoder.safetensors", "segmenter.safetensors") if (path / n).exists()] if path.is_dir() else [path] * (path.suffix == ".safetensors")
+    if not weights and path.suffix.lower() in (".pth", ".pt", ".ckpt", ".torch"): weights = [path]
     if weights:
         from rsssl_nb.weights import load_weights
         state, meta = load_weights(weights[0])
         return [("file", weights[0]), ("parameters", f"{sum(v.numel() for v in state.values()):,}"), *meta.items()]
-    if (path / "config.json").exists(): return [("unfinished run", path), *json.loads((path / "config.json").read_text()).items()]
+    if (path / "config.json").exists():
+        from rsssl_nb.training.folder import as_json, read_config
+        return [("unfinished run", path), *as_json(read_config(path)).items()]
+    if path.suffix.lower() in (".json", ".jsonl", ".txt", ".csv"): raise ValueError(f"{path} is a text file: give a run folder, a weights file or a raster")
     if path.is_dir(): raise ValueError(f"{path} is a folder without a run: give a run folder, a weights file or a raster")
     from rsssl_nb.data.rasters import open_raster
     r = open_raster(path)

@@ -156,3 +156,36 @@ def test_the_job_on_real_imagery(imagery, tmp_path):
     found = json.loads(good("score", tmp_path / "map.tif", dubai / f"val/labels/{part}.png", "--json"))
     assert set(found["iou"]) == {"building", "land_unpaved", "road", "vegetation", "water"} and found["pixels"] > 100_000 and 0 <= found["miou"] <= 1
     assert open_raster(tmp_path / "map.tif").crs is None
+
+
+@pytest.mark.parametrize("method, option, says", [("simclr", "tau=abc", "tau 'abc' is not a number"), ("simclr", "tau=NaN", "tau nan is out of bounds"), ("simclr", "dim=-1", "dim -1 is out of bounds"),
+    ("simclr", "head_norm=maybe", "head_norm 'maybe' is not true or false"), ("glcnet", "windows=0", "windows 0 is out of bounds"), ("glcnet", "window=999", "window of 999 pixels is larger"),
+    ("glcnet", "style=foo", "style 'foo' is not known"), ("false", "gate=nan", "gate 'nan' is not a number"), ("grass", "warmup_epochs=1.5", "warmup_epochs 1.5 is not a whole number"),
+    ("ssccl", "grid=999", "grid 999 is out of bounds"), ("ssccl", "ema=2", "ema 2 is out of bounds")])
+def test_method_options_are_checked_before_anything_is_written(job, method, option, says):
+    refused("pretrain", job / "image", "--method", method, "--set", option, "--out", job / "options", *SMALL, says=says)
+    assert not (job / "options").exists()
+
+
+def test_nothing_is_destroyed(job, tmp_path):
+    image, out = next((job / "image").glob("*.tif")), tmp_path / "note.tif"
+    before = image.read_bytes()
+    refused("map", job / "seg", image, image, says="is the image itself")
+    out.write_text("my notes")
+    refused("map", job / "seg", image, out, says="exists and is no GeoTIFF")
+    refused("map", job / "seg", image, tmp_path / "map.png", says="does not end in .tif")
+    refused("pretrain", job / "image", "--out", job / "image", *SMALL, says="is not empty")
+    assert image.read_bytes() == before and out.read_text() == "my notes" and not (job / "image/config.json").exists()
+
+
+def test_a_run_that_ends_in_nan_is_no_success(job, tmp_path):
+    refused("pretrain", job / "image", "--out", tmp_path / "wild", *SMALL, "--lr", "1e30", "--optimizer", "sgd", "--set", "head=linear", says="not finite")
+    assert not (tmp_path / "wild/encoder.safetensors").exists()
+
+
+def test_settings_of_finetune_and_map_are_checked(job, tmp_path):
+    common = ("finetune", job / "pre", "--images", job / "image", "--labels", job / "label", "--fraction", "1", "--out", tmp_path / "seg")
+    for option, says in (("--size=-1", "size -1 is too small"), ("--batch=0", "batch 0 is too small"), ("--epochs=0", "epochs 0 is too small"), ("--lr=nan", "lr nan is not a positive"), ("--seed=-1", "seed -1 is out of bounds")): refused(*common, option, says=says)
+    image = next((job / "image").glob("*.tif"))
+    for option, says in (("--size=-1", "size -1 is too small"), ("--size=99999", "size 99999 is too large"), ("--batch=0", "batch 0 is too small"), ("--device=foo", "device 'foo' is not available")): refused("map", job / "seg", image, tmp_path / "m.tif", option, says=says)
+    assert not list(tmp_path.iterdir())

@@ -325,7 +325,8 @@ def test_files_that_are_not_what_they_say(tmp_path):
     (tmp_path / "none.jpg").write_bytes(b"")
     (tmp_path / "vrt.tif").write_text("<VRTDataset rasterXSize='1' rasterYSize='1'></VRTDataset>")
     with says("lfs.tif", "git lfs pull"): open_raster(tmp_path / "lfs.tif")
-    for name in ("text.png", "none.jpg", "vrt.tif"):
+    with says("is empty (0 bytes)"): open_raster(tmp_path / "none.jpg")
+    for name in ("text.png", "vrt.tif"):
         with says(name, "no TIFF, PNG or JPEG"): open_raster(tmp_path / name)
     with says("does not exist"): open_raster(tmp_path / "missing.tif")
     with says("is a folder"): open_raster(tmp_path)

@@ -58,6 +58,7 @@ def driver_of(path):
     found = next((d for magic, d in DRIVERS.items() if head.startswith(magic)), None)
     if found == "PNG" and not png_ends(path): raise InputError(f"{path} cannot be read (its end is missing): {CURES['read']}")
     if found: return found
+    if not head: raise InputError(f"{path} is empty (0 bytes): fetch it again or leave it out")
     if head.startswith(b"version https://git-lfs"): raise InputError(f"{path} is a Git LFS pointer, not an image: fetch the image with `git lfs pull`")
     raise InputError(f"{path} begins with {head[:8]!r} and is no TIFF, PNG or JPEG: convert it with gdal_translate, or leave it out")
 
@@ -635,7 +636,7 @@ def read_classes(path):
     """
     path = Path(path)
     if path.suffix.lower() in SUFFIXES: return raster_classes(path)
-    if not path.is_file(): raise InputError(f"{path} does not exist: give a classes.json")
+    if not path.is_file(): raise InputError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}: give a classes.json")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         rows = sorted(data["classes"], key=lambda c: c["index"])

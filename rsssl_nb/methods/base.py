@@ -51,6 +51,7 @@ class Method(nn.Module):
     def forward(self, pair, at=At()): return self.step(pair, at)
     def after_step(self, at=At()): pass
     def note(self, epochs): return ""   # what a user should be told before a run of so many epochs
+    def fits(self, size): pass          # ValueError when views of (h, w) pixels are too small for it
 
     def embed(self, images):
         "Pooled features (B, D) of images, without gradient, in evaluation mode; the mode is put back."

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RULES', 'SENTINEL', 'check_rule', 'lowest', 'released', 'nearest', 'suspects', 'check_alpha', 'softened', 'false_nce',
-           'precise', 'FALSE']
+           'precise', 'Softened', 'FALSE']
 
 # %% ../../nbs/50_methods/53_false.ipynb #00000002
 import torch
@@ -54,19 +54,19 @@ def suspects(sim, tau, gate, select="per_anchor"):
         found = {"per_anchor": nearest, "official": released, "official_fixed": lowest}[select](D, neg)
     return found & (own >= gate)
 
-# %% ../../nbs/50_methods/53_false.ipynb #0000000d
+# %% ../../nbs/50_methods/53_false.ipynb #0000000e
 def check_alpha(alpha):
     "Alpha itself; ValueError outside [0, 1]."
     if not 0 <= alpha <= 1: raise ValueError(f"alpha {alpha} is not a share: use a value from 0 (SimCLR) to 1 (suspects are positives)")
     return alpha
 
 def softened(sim, chosen, tau, alpha):
-    "The rows' losses (2n,) with suspects' weight `alpha` moved to the positives: log of everyone but oneself, less log of partner and suspects."
+    "The rows' losses (2n,), equation (53.1): log of everyone but oneself, less log of partner and of `alpha` times the suspects F(i)."
     n = len(sim) // 2
     pos, others = positives(n, sim.device), positives(n, sim.device) | negatives(n, sim.device)
     return log_total(sim, others, tau) - log_total(sim, pos + alpha * chosen.float(), tau)
 
-# %% ../../nbs/50_methods/53_false.ipynb #0000000e
+# %% ../../nbs/50_methods/53_false.ipynb #0000000f
 def false_nce(a, b, tau, alpha, threshold, select="per_anchor"):
     """FALSE's loss, the mean over 2n rows: InfoNCE whose suspects count as positives with weight `alpha` in [0, 1].
 
@@ -86,27 +86,30 @@ def precise(a, b):
     z = z / z.norm(dim=1, keepdim=True).clamp(min=1e-12)
     return z @ z.T
 
-# %% ../../nbs/50_methods/53_false.ipynb #00000013
-class FALSE(SimCLR):
-    """FALSE: SimCLR whose suspected false negatives count as positives with weight `alpha` (Zhang et al. 2022). Default rule: FALSE-per-anchor (ours).
-
-    `gate` the least cosine of a row to its partner before it may suspect (above 1: SimCLR), `select` the rule, `gate_warmup` the share of training without
-    suspects; the rest as SimCLR. Trace adds `suspects` (2n, 2n) bool, `s_pos` (2n,), `open` and `suspected` counts. ValueError for alpha outside [0, 1].
-    """
+# %% ../../nbs/50_methods/53_false.ipynb #00000014
+class Softened(SimCLR):
+    "FALSE's names and presets; see FALSE for the options."
     @property
     def title(self): return "FALSE-released" if self.select == "official" else f"FALSE-{self.select.replace('_', '-')} (ours)"
 
     @property
     def single_process(self): return "select 'official' indexes positives within one process, as released (official_fixed does not)" if self.select == "official" else ""
 
-    def __init__(self, encoder, tau=0.5, alpha=0.9, gate=0.9, select="per_anchor", gate_warmup=0.1, dim=128, hidden=None, head="mlp", head_norm=False):
-        super().__init__(encoder, tau, dim, hidden, head, head_norm)
-        self.alpha, self.gate, self.select, self.gate_warmup = check_alpha(alpha), gate, check_rule(select), gate_warmup
-
     @classmethod
     def official(cls, encoder, **options):
         "FALSE-released: alpha 1, gate 0.9, the released rule with its sentinel and triangle, its linear head, no warm-up."
         return cls(encoder, **{**dict(alpha=1.0, gate=0.9, select="official", gate_warmup=0.0, head="official_linear"), **options})
+
+# %% ../../nbs/50_methods/53_false.ipynb #00000015
+class FALSE(Softened):
+    """FALSE: SimCLR whose suspected false negatives count as positives with weight `alpha` (Zhang et al. 2022). Default rule: FALSE-per-anchor (ours).
+
+    `gate` the least cosine of a row to its partner before it may suspect (above 1: SimCLR), `select` the rule, `gate_warmup` the share of training without
+    suspects; the rest as SimCLR. Trace adds `suspects` (2n, 2n) bool, `s_pos` (2n,), `open` and `suspected` counts. ValueError for alpha outside [0, 1].
+    """
+    def __init__(self, encoder, tau=0.5, alpha=0.9, gate=0.9, select="per_anchor", gate_warmup=0.1, dim=128, hidden=None, head="mlp", head_norm=False):
+        super().__init__(encoder, tau, dim, hidden, head, head_norm)
+        self.alpha, self.gate, self.select, self.gate_warmup = check_alpha(alpha), gate, check_rule(select), gate_warmup
 
     def contrast(self, za, zb, at):
         a, b = gathered(at, za, zb)

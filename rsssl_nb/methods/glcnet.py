@@ -31,7 +31,7 @@ def style(features, kind="meanvar"):
     if kind != "meanvar": raise ValueError(f"style {kind!r} is not known: choose meanvar or mean")
     return torch.cat([flat.mean(2), flat.var(2) if flat.shape[2] > 1 else torch.zeros_like(flat[..., 0])], 1)
 
-# %% ../../nbs/50_methods/52_glcnet.ipynb #00000009
+# %% ../../nbs/50_methods/52_glcnet.ipynb #0000000b
 def inner(where, size, window):
     "Source boxes (B, 4) of the places at least half a window away from a view's edge."
     h, w = size
@@ -45,7 +45,7 @@ def admissible(pair, window):
     common = intersect(*(inner(w, pair.size, window) for w in (pair.where_a, pair.where_b)))
     return common, (common[:, 2:] >= common[:, :2]).all(1)
 
-# %% ../../nbs/50_methods/52_glcnet.ipynb #0000000a
+# %% ../../nbs/50_methods/52_glcnet.ipynb #0000000c
 def far_enough(chosen, valid, point, distance):
     "Bool (B, m): candidates `point` (B, m, 2) at Chebyshev distance at least `distance` from every valid chosen centre (B, n, 2)."
     gap = (point[:, :, None] - chosen[:, None]).abs().amax(-1)
@@ -64,7 +64,7 @@ def draw_centres(pair, n, window, exclude="strict", at=At(), tries=32):
     a, b = (transform_points(invert(w), points).view(B, n, tries, 2) for w in (pair.where_a, pair.where_b))
     return pick_windows(a, b, ok, window, exclude)
 
-# %% ../../nbs/50_methods/52_glcnet.ipynb #0000000b
+# %% ../../nbs/50_methods/52_glcnet.ipynb #0000000d
 def pick_windows(a, b, ok, window, exclude):
     "The first candidate (B, n, tries, 2) of each window that fits with the windows before it, in both views: centres a, b (B, n, 2) and valid (B, n)."
     if exclude not in ("strict", "official"): raise ValueError(f"exclude {exclude!r} is not known: choose strict or official")
@@ -82,7 +82,7 @@ def pick_windows(a, b, ok, window, exclude):
         valid.append(ok & (fits.any(1) if exclude == "strict" else True))
     return torch.stack(centres_a, 1), torch.stack(centres_b, 1), torch.stack(valid, 1)
 
-# %% ../../nbs/50_methods/52_glcnet.ipynb #0000000c
+# %% ../../nbs/50_methods/52_glcnet.ipynb #0000000e
 def window_boxes(centres, window, size):
     "Whole-pixel boxes (B, n, 4) of `window` x `window` pixels around centres (B, n, 2), moved inside a view of (h, w) where rounding would leave it."
     h, w = size
@@ -90,9 +90,9 @@ def window_boxes(centres, window, size):
     low = torch.stack([low[..., 0].clamp(0, w - window), low[..., 1].clamp(0, h - window)], -1)
     return torch.cat([low, low + window], -1)
 
-# %% ../../nbs/50_methods/52_glcnet.ipynb #00000015
+# %% ../../nbs/50_methods/52_glcnet.ipynb #00000019
 def window_nce(za, zb, valid, tau, denominator, same_image):
-    """InfoNCE of windows' embeddings (B, n, d): each window must find its match among the others; rows that are not `valid` (B, n) count nowhere.
+    """InfoNCE of windows' embeddings (B, n, d), the mean of (52.3): each window must find its match among the others; rows that are not `valid` (B, n) count nowhere.
 
     `same_image` lets the image's own other windows be negatives. 0, with a gradient, when no window is valid or none has a negative.
     """
@@ -106,13 +106,14 @@ def window_nce(za, zb, valid, tau, denominator, same_image):
     rows = weighted_nce(cosine(z), pos, neg | ~use[:, None] & ~self_or_match, tau, denominator, "none") if 2 * B * n > 2 else 0 * z.float().sum(1)
     return (rows * use).sum() / use.sum().clamp(min=1)
 
-# %% ../../nbs/50_methods/52_glcnet.ipynb #00000017
+# %% ../../nbs/50_methods/52_glcnet.ipynb #0000001b
 class StyleAndWindows(Method):
     "GLCNet's networks: encoder, ASPP and style head, decoder and window head; see GLCNet for the options."
     def __init__(self, encoder, tau=0.5, lam=0.5, windows=4, window=None, dim=64, style="meanvar", denominator="decoupled", exclude="strict", same_image=False, views="symmetric", dropout=0.0, hidden=None, head="mlp"):
         super().__init__(encoder)
         if not 0 <= lam <= 1: raise ValueError(f"lam {lam} is not a share: use a value from 0 (windows only) to 1 (style only)")
-        if views not in ("symmetric", "official"): raise ValueError(f"views {views!r} is not known: choose symmetric or official")
+        for name, value, known in (("views", views, ("symmetric", "official")), ("exclude", exclude, ("strict", "official")), ("style", style, ("meanvar", "mean")), ("denominator", denominator, ("decoupled", "standard"))):
+            if value not in known: raise ValueError(f"{name} {value!r} is not known: choose {known[0]} or {known[1]}")
         channels = 4 * encoder.width
         self.tau, self.lam, self.windows, self.window, self.style, self.denominator = check_tau(tau), lam, windows, window, style, denominator
         self.exclude, self.same_image, self.views, self.dropout = exclude, same_image, views, dropout
@@ -121,19 +122,21 @@ class StyleAndWindows(Method):
         self.decoder = Decoder(channels, encoder.low_dim, dim, max(12, 3 * encoder.width // 4), channels)
         self.head_local = projection_head(dim, dim, dim, head)
 
-# %% ../../nbs/50_methods/52_glcnet.ipynb #00000018
+# %% ../../nbs/50_methods/52_glcnet.ipynb #0000001c
 class Windows(StyleAndWindows):
     "What GLCNet draws: its views, its windows' side, its dropout."
     def plans(self):
         if self.views == "symmetric": return Plan(scale=(0.4, 1.0)), Plan(scale=(0.4, 1.0))
         return Plan(scale=(0.4, 1.0), flips=0.0, turns=False, colour=None), Plan(scale=(0.4, 1.0), flips=0.6, colour=Colour(drop=0.0, grey=0.1))
 
-    def window_in(self, pair):
-        "The windows' side in pixels; ValueError where it is larger than the view."
-        side = min(pair.size)
+    def window_in(self, size):
+        "The windows' side in pixels, of views of (h, w); ValueError where it is larger than the view."
+        side = min(size)
         window = self.window or max(2, 2 * round(side * 24 / 224))
         if window > side: raise ValueError(f"a window of {window} pixels is larger than the view of {side}: use window={side // 4 * 2 or 2} or larger views")
         return window
+
+    def fits(self, size): self.window_in(size)
 
     def drop(self, x, at):
         "Released dropout on the ASPP map of both views, from the step's own generator; nothing at 0 or in evaluation."
@@ -141,7 +144,7 @@ class Windows(StyleAndWindows):
         kept = [uniform(at, *v.shape, device=x.device) >= self.dropout for v in x.chunk(2)]
         return x * torch.cat(kept) / (1 - self.dropout)
 
-# %% ../../nbs/50_methods/52_glcnet.ipynb #00000019
+# %% ../../nbs/50_methods/52_glcnet.ipynb #0000001d
 class GLCNet(Windows):
     """GLCNet: a contrastive loss on style vectors plus one on windows matched on the ground (Li et al. 2022). Trains ASPP and decoder too.
 
@@ -157,7 +160,7 @@ class GLCNet(Windows):
         return cls(encoder, **{**dict(exclude="official", same_image=True, views="official", dropout=0.5), **options})
 
     def step(self, pair, at=At()):
-        window = self.window_in(pair)
+        window = self.window_in(pair.size)
         f = self.encoder(torch.cat([pair.a, pair.b]))
         e = self.drop(self.aspp(f.dense), at)
         za, zb = self.head(style(e, self.style)).chunk(2)

@@ -23,7 +23,7 @@ from ..views.pairs import Pair, a_to_b, box_iou, boxes_of
 
 # %% ../../nbs/50_methods/54_grass.ipynb #00000009
 def loss_map(dense, grad):
-    """How the loss would move if the features at a cell grew: dense (B, D, h, w) and the loss's gradient at the pooled features, (B, D), to (B, h, w) float32.
+    """How the loss would move if the features at a cell grew: dense (B, D, h, w) and the loss's gradient at the pooled features, (B, D), to (B, h, w) float32: (54.1).
 
     Positive cells raise the loss, negative ones lower it. The mean over channels of features times gradient, over the number of cells (released code).
     """

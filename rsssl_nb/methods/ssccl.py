@@ -41,7 +41,7 @@ def overlap_mask(pair, cells):
 
 # %% ../../nbs/50_methods/55_ssccl.ipynb #0000000f
 def agreement(qa, qb, ta, tb):
-    "The negative cosine, symmetrised: predictions `qa`, `qb` against the other view's targets `tb`, `ta` (.., d); gives (..), -1 when all agree. Targets are detached."
+    "The negative cosine, symmetrised (55.1): predictions `qa`, `qb` against the other view's targets `tb`, `ta` (.., d); gives (..), -1 when all agree. Targets are detached."
     term = lambda q, t: -(unit(q) * unit(t.detach())).sum(-1)
     return (term(qa, tb) + term(qb, ta)) / 2
 

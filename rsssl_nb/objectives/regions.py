@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 # %% ../../nbs/40_objectives/42_regions.ipynb #00000005
 def shares(low, high, cells, pixels):
-    "How much each of `cells` cells in a row counts in the mean of pixels low..high (B, n), ends exclusive, of that row enlarged to `pixels`: (B, n, cells)."
+    "How much each of `cells` cells in a row counts in the mean of pixels low..high (B, n), ends exclusive, of that row enlarged to `pixels`: (B, n, cells), r or c of (42.1)."
     at = torch.arange(pixels, device=low.device)
     inside = ((at >= low[..., None]) & (at < high[..., None])).float() / (high - low)[..., None]
     if cells == pixels: return inside
@@ -28,8 +28,8 @@ def window_mean(features, boxes, size=None):
     x0, y0, x1, y1 = boxes.long().unbind(-1)
     if not boxes.is_cuda and ((x0 < 0) | (y0 < 0) | (x1 > w) | (y1 > h) | (x1 <= x0) | (y1 <= y0)).any():
         raise ValueError(f"a window leaves the map of {w} x {h} cells or is empty: give x0 < x1 <= {w} and y0 < y1 <= {h}")
-    rows, columns = shares(y0, y1, features.shape[2], h).to(features.dtype), shares(x0, x1, features.shape[3], w).to(features.dtype)
-    return torch.einsum("bchw,bnh,bnw->bnc", features, rows, columns)
+    r, c = shares(y0, y1, features.shape[2], h).to(features.dtype), shares(x0, x1, features.shape[3], w).to(features.dtype)
+    return torch.einsum("bchw,bnh,bnw->bnc", features, r, c)
 
 # %% ../../nbs/40_objectives/42_regions.ipynb #0000000c
 def sample_points(features, points, view_size):

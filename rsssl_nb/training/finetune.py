@@ -5,11 +5,13 @@
 # %% auto #0
 __all__ = ['grid_windows', 'choose', 'read_subset', 'labelled_windows', 'read_windows', 'augment', 'class_weights', 'pixel_loss',
            'hold_out', 'window_iou', 'train_segmenter', 'segment_step', 'open_pairs', 'start_encoder',
-           'band_statistics', 'segmenter_meta', 'load_segmenter', 'fit_head', 'save_segmenter', 'finetune']
+           'band_statistics', 'segmenter_meta', 'load_segmenter', 'fit_head', 'save_segmenter', 'check_tuning',
+           'finetune']
 
 # %% ../../nbs/60_training/62_finetune.ipynb #00000002
 import copy
 import json
+import os
 import re
 from pathlib import Path
 
@@ -44,8 +46,8 @@ def read_subset(path):
     InputError with the file and the line that cannot be read.
     """
     path, found = Path(path), []
-    if not path.is_file(): raise InputError(f"{path} does not exist: --subset takes a text file with one window a line")
-    for n, line in enumerate(path.read_text().splitlines(), 1):
+    if not path.is_file(): raise InputError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}: --subset takes a text file with one window a line")
+    for n, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
         name = line.split("#")[0].strip()
         if not name: continue
         m = re.fullmatch(r"(.+)_y(\d+)_x(\d+)", name)
@@ -231,6 +233,20 @@ def save_segmenter(out, model, meta, classes, size, log):
     save_weights(out / "segmenter.safetensors", model.state_dict(), segmenter_meta(model, meta, classes, size))
 
 # %% ../../nbs/60_training/62_finetune.ipynb #0000001f
+def check_tuning(mode, epochs, batch, size, lr, seed, out=None):
+    "ValueError or InputError for a setting that cannot be trained with, or a place that cannot be written, before anything is read."
+    if mode not in ("full", "frozen"): raise ValueError(f"mode {mode!r} is not known: choose full or frozen")
+    for name, value, low in (("epochs", epochs, 1), ("batch", batch, 1), ("size", size, 8)):
+        if value < low: raise ValueError(f"{name} {value} is too small: use {low} or more")
+    if not 0 < lr < float("inf"): raise ValueError(f"lr {lr} is not a positive number: use 0.001 or so")
+    if not 0 <= seed < 2**31: raise ValueError(f"seed {seed} is out of bounds: use a whole number from 0 to {2**31 - 1}")
+    out = Path(out) if out else None
+    if out and out.exists() and not out.is_dir(): raise InputError(f"{out} is a file: give a folder to --out")
+    if out and out.is_dir() and any(out.iterdir()): raise InputError(f"{out} holds a fine-tuned model already: choose another --out" if (out / "segmenter.safetensors").exists() else f"{out} is not empty: choose another --out")
+    place = out and next(p for p in (out, *out.absolute().parents) if p.exists())
+    if place and not os.access(place, os.W_OK): raise InputError(f"{place} cannot be written: choose another --out, or mend its permissions")
+
+# %% ../../nbs/60_training/62_finetune.ipynb #00000020
 def finetune(run, images, labels, out=None, *, classes=None, fraction=None, subset=None, mode="full", epochs=50, batch=16, lr=1e-3, size=256, seed=0,
              class_weight=False, encoder="resnet18", width=64, stride=8, device="auto", alpha="auto", progress=True):
     """A segmenter learnt from few labels: gives (model, log), and with `out` a folder holding `segmenter.safetensors`.
@@ -239,9 +255,8 @@ def finetune(run, images, labels, out=None, *, classes=None, fraction=None, subs
     `fraction` in (0, 1] of the grid's windows, or `subset` (file or list). `mode`: "full" or "frozen" (encoder kept). `size` in pixels.
     The epoch is chosen on a fifth of the labelled windows (fewer than twenty: the last is kept). InputError or ValueError with file, value and cure, before anything is written.
     """
-    if mode not in ("full", "frozen"): raise ValueError(f"mode {mode!r} is not known: choose full or frozen")
+    check_tuning(mode, epochs, batch, size, lr, seed, out)
     if (fraction is None) == (subset is None): raise ValueError("give either --fraction (a share of the windows) or --subset (a list of them)")
-    if out and (Path(out) / "segmenter.safetensors").exists(): raise InputError(f"{out} holds a fine-tuned model already: choose another --out")
     device, (pairs, found) = pick_device(device), open_pairs(images, labels, classes, alpha)
     listed = read_subset(subset) if isinstance(subset, (str, Path)) else subset
     x, y = read_windows(pairs, labelled_windows(pairs, size, fraction, listed, seed), size)
@@ -253,6 +268,7 @@ def finetune(run, images, labels, out=None, *, classes=None, fraction=None, subs
         x, y, n = normalise(x.to(device), model.mean.flatten(), model.std.flatten()), y.to(device), len(found.names)
         weights = class_weights(y, n) if class_weight else None
         log = train_segmenter(model, x, y, n=n, epochs=epochs, batch=batch, lr=lr, seed=seed, weights=weights, progress=progress)
+    if all(r["loss"] != r["loss"] for r in log[-1:]): raise ValueError(f"the loss is not finite after epoch {log[-1]['epoch']}: lower --lr (now {lr}); no model was written")
     model.size = size
     if out: save_segmenter(Path(out), model.cpu(), meta, found, size, log)
     return model.cpu().eval(), log

@@ -54,6 +54,7 @@ def check_config(c):
         if getattr(c, name) < low: raise ValueError(f"{name} {getattr(c, name)} is too small: use {low} or more")
     if not 0 < c.lr < float("inf"): raise ValueError(f"lr {c.lr} is not a positive number: use 0.001 or so")
     if not 0 <= c.warmup < 1: raise ValueError(f"warmup {c.warmup} is not a share of the run: use a value from 0 up to 1")
+    if not 0 <= c.seed < 2**31: raise ValueError(f"seed {c.seed} is out of bounds: use a whole number from 0 to {2**31 - 1}")
     if c.optimizer not in ("adamw", "sgd"): raise ValueError(f"optimizer {c.optimizer!r} is not known: choose adamw or sgd")
     if c.precision not in ("no", "bf16", "fp16"): raise ValueError(f"precision {c.precision!r} is not known: choose no, bf16 or fp16")
     if c.accumulate > c.steps: raise ValueError(f"accumulate {c.accumulate} is more than the {c.steps} steps of an epoch: use {c.steps} or fewer")
@@ -67,6 +68,7 @@ def read_config(folder):
     if not path.exists(): raise InputError(f"{folder} holds no run (no config.json): give the folder of a pretraining run")
     try: found = json.loads(path.read_text())
     except ValueError as e: raise InputError(f"{path} is not JSON ({e}): start the run again in another --out") from e
+    if not isinstance(found, dict) or set(found) < {"method", "seed", "size"}: raise InputError(f"{path} is not the config of a run: start the run again in another --out")
     if strange := sorted(set(found) - {f.name for f in fields(Config)}): raise InputError(f"{path} has the unknown field {strange[0]!r}: it was written by another version, so use that, or another --out")
     return Config(**found)
 
@@ -75,6 +77,7 @@ def read_config(folder):
 def locked(folder):
     "The run folder, held by this process alone until the block ends or the process dies. InputError when another one holds it."
     folder = Path(folder)
+    if folder.exists() and not folder.is_dir(): raise InputError(f"{folder} is a file: give a folder to --out")
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "a+") as handle:
         try:
@@ -146,7 +149,9 @@ def start_folder(folder, config, resume=None):
         if resume is None: raise InputError(f"{folder} holds a run already: choose another --out, or continue it with --resume auto")
         old, new = as_json(read_config(folder)), as_json(config)
         for name in sorted(new):
+            if old[name] != new[name] and name in ("mean", "std"): raise InputError(f"{folder} was started on other images (their {name} differs): use the same ones, or another --out")
             if old[name] != new[name]: raise InputError(f"{folder} was started with {name} {old[name]!r}, not {new[name]!r}: use the same value, or another --out")
+    elif foreign := [p.name for p in folder.glob("*") if p.name not in (".lock", "job.log", "stop")]: raise InputError(f"{folder} is not empty ({foreign[0]}) and holds no run: choose another --out")
     if resume == "must" and last is None: raise InputError(f"{folder} has no checkpoint to resume: start it without --resume, or with --resume auto")
     if not (folder / "config.json").exists(): write_aside(folder / "config.json", lambda p: p.write_text(json.dumps(as_json(config), indent=1, sort_keys=True)))
     return last

@@ -7,11 +7,12 @@ __all__ = ['DEAD_STD', 'DEAD_RANK', 'LOW_STD', 'FALLING', 'RISE', 'MOVED', 'TOO_
            'SKIPS', 'CONTRASTIVE', 'QUIET', 'uniformity', 'effective_rank', 'health', 'unstable', 'collapsed', 'moved',
            'facts', 'verdict', 'Tail', 'as_row', 'read_log', 'pace', 'clock', 'config_of', 'state_of', 'Status',
            'status', 'thin', 'line', 'blank', 'show_run', 'folder_of', 'ask_to_stop', 'first_rows', 'save_trace',
-           'two_sides', 'show_windows', 'show_points', 'show_trace']
+           'show_windows', 'show_points', 'show_trace']
 
 # %% ../../nbs/60_training/61_watch.ipynb #00000002
 import json
 import math
+import threading
 import time
 from pathlib import Path
 from statistics import median
@@ -60,7 +61,7 @@ def health(za, zb):
     return dict(zip(("std", "pos", "neg", "alignment", "uniformity", "rank"), torch.where(sane, found, torch.nan).tolist()))
 
 # %% ../../nbs/60_training/61_watch.ipynb #00000011
-DEAD_STD, DEAD_RANK = 0.05, 3.0               # below either, the embeddings have collapsed
+DEAD_STD, DEAD_RANK = 0.02, 3.0               # below either, the embeddings have collapsed
 LOW_STD, FALLING = 0.2, 0.9                   # a std below the one that fell to this share of the look before: watch it
 RISE = 0.15                                   # of the first loss: so far above its start, it diverges
 MOVED = 0.02                                  # of the first loss: less progress than that is none
@@ -125,12 +126,17 @@ def verdict(rows, config=None):
 
 # %% ../../nbs/60_training/61_watch.ipynb #0000001b
 class Tail:
-    "A run's log that grows: `.rows()` gives all whole rows so far, reading only what is new. Lines that are no row are left out."
-    def __init__(self, run): self.path, self.seen, self.file, self.place = Path(getattr(run, "folder", run)) / "log.jsonl", [], None, 0
+    "A run's log that grows: `.rows()` gives all whole rows so far, reading only what is new; several threads may ask. Lines that are no row are left out."
+    def __init__(self, run):
+        self.path, self.lock = Path(getattr(run, "folder", run)) / "log.jsonl", threading.Lock()
+        self.seen, self.file, self.place = [], None, 0
 
     def rows(self):
+        with self.lock: return list(self.seen) if self.read() else []
+
+    def read(self):
         try: now = self.path.stat()
-        except FileNotFoundError: return []
+        except FileNotFoundError: return False
         if now.st_ino != self.file or now.st_size < self.place: self.seen, self.file, self.place = [], now.st_ino, 0
         with open(self.path, "rb") as f:
             f.seek(self.place)
@@ -138,8 +144,9 @@ class Tail:
         whole = fresh[:fresh.rfind(b"\n") + 1]
         self.place += len(whole)
         self.seen += [row for line in whole.splitlines() if (row := as_row(line))]
-        return self.seen
+        return True
 
+# %% ../../nbs/60_training/61_watch.ipynb #0000001c
 def as_row(line):
     "A line of a log as a dict with step and loss, or None."
     try: row = json.loads(line)
@@ -150,7 +157,7 @@ def read_log(run):
     "The rows of a run's log so far: of a folder's `log.jsonl`, or of a Run in memory. A half-written last line is left for the next look."
     return list(run.log) if getattr(run, "log", None) is not None else Tail(run).rows()
 
-# %% ../../nbs/60_training/61_watch.ipynb #0000001e
+# %% ../../nbs/60_training/61_watch.ipynb #0000001f
 QUIET = 120            # seconds without a line after which a run is called silent
 
 def pace(rows):
@@ -172,7 +179,7 @@ def config_of(run):
     try: return read_config(run)
     except InputError: return None
 
-# %% ../../nbs/60_training/61_watch.ipynb #0000001f
+# %% ../../nbs/60_training/61_watch.ipynb #00000020
 def state_of(run, rows, done):
     "In a word or two: waiting for the first step, running, silent, asked to stop, stopped or finished."
     folder = getattr(run, "folder", None) if hasattr(run, "log") else Path(run)
@@ -186,13 +193,13 @@ def state_of(run, rows, done):
 class Status(dict):
     "Where a run stands: a dict that prints as a few lines of text."
     def __repr__(self):
-        step = f"step {self['step']} of {self['total'] or '?'}, epoch {self['epoch']} of {self['epochs'] or '?'}"
+        step = f"step {self['step']} of {self['total'] or '?'}, epoch {self['epoch']} of {self['epochs'] or '?'}" if self["step"] else f"{self['total'] or '?'} steps to go"
         speed = f", {self['speed']:.0f} images/s" if self["speed"] else ""
         left = f", {clock(self['left'])} left" if self["left"] is not None and self["state"] == "running" else ""
         numbers = [f"{name} {self[key]:{form}}" for name, key, form in (("loss", "loss", ".4f"), ("rate", "lr", ".2g"), ("skipped", "skipped", "d"), ("kNN", "knn", ".3f")) if self[key] is not None]
         return "\n".join(filter(None, [f"{self['method'] or 'run'}: {self['state']}, {step}{speed}{left}", ", ".join(numbers), f"{self['level']}: {self['verdict']}"]))
 
-# %% ../../nbs/60_training/61_watch.ipynb #00000020
+# %% ../../nbs/60_training/61_watch.ipynb #00000021
 def status(run, rows=None):
     """Where a run stands, a dict that prints as text: method, state, step and epoch done of total and epochs, loss, lr, skipped, knn, speed in images/s,
     left in seconds, verdict, level. `run`: a folder or a Run; `rows` its log where it was read already. Unknown values are None."""
@@ -207,7 +214,7 @@ def status(run, rows=None):
                   epochs=known.get("epochs"), loss=last.get("loss"), lr=last.get("lr"), skipped=last.get("skipped"), knn=knn, speed=speed or None,
                   left=each * (total - step) if total and each else None, verdict=sentence, level=level)
 
-# %% ../../nbs/60_training/61_watch.ipynb #00000022
+# %% ../../nbs/60_training/61_watch.ipynb #00000023
 def thin(rows, most=400):
     "At most about `most` rows, evenly spread, the last one among them."
     stride = -(-len(rows) // most) if rows else 1
@@ -228,7 +235,7 @@ def blank(text):
         ax.text(0.5, 0.5, text, ha="center", va="center", fontsize=9, color="0.4")
     return draw
 
-# %% ../../nbs/60_training/61_watch.ipynb #00000023
+# %% ../../nbs/60_training/61_watch.ipynb #00000024
 def show_run(run, rows=None):
     """A run so far, as a Picture: loss and its parts, learning rate, the embeddings' spread and cosines, their rank, and kNN where it was measured.
 
@@ -241,9 +248,9 @@ def show_run(run, rows=None):
     graphs = [("loss", losses), ("learning rate", {"rate": line(rows, "lr")}), ("embeddings", {k: line(rows, "health", k) for k in ("std", "pos", "neg")}),
               ("effective rank", {"rank": line(rows, "health", "rank")}), ("kNN probe, mean IoU", {"kNN": line(rows, "knn")})]
     kept = [(title, {k: v for k, v in curves.items() if v[0]}) for title, curves in graphs]
-    return show_grid([lambda ax, t=title, c=curves: show_curves(c, xlabel="step", ylabel=t, title=t, ax=ax) for title, curves in kept if curves], cols=2, size=(4.2, 2.1))
+    return show_grid([lambda ax, t=title, c=curves: show_curves(c, xlabel="step", title=t, ax=ax) for title, curves in kept if curves], cols=2, size=(4.2, 2.1))
 
-# %% ../../nbs/60_training/61_watch.ipynb #00000025
+# %% ../../nbs/60_training/61_watch.ipynb #00000026
 def folder_of(run):
     "The folder of a run, given as Run or path. InputError when it was kept in memory or is not there."
     folder = getattr(run, "folder", run)
@@ -255,7 +262,7 @@ def ask_to_stop(run):
     "A request to a running training: stop after this step, with a checkpoint (an empty file `stop` in its folder). InputError when there is no such folder."
     write_aside(folder_of(run) / "stop", lambda p: p.touch())
 
-# %% ../../nbs/60_training/61_watch.ipynb #0000002a
+# %% ../../nbs/60_training/61_watch.ipynb #0000002b
 def first_rows(v, B, n):
     "The first `n` pairs' rows of a traced tensor: of B rows, of 2B view-major rows, or of a (2N, 2N) matrix of all processes; None for anything else."
     if len(v) == B: return v[:n]
@@ -268,16 +275,9 @@ def save_trace(folder, pair, trace, n=8):
     "`trace.safetensors` in a run folder: the first `n` views of both sides as `seen_a`, `seen_b`, and the same rows of the method's trace, in float32."
     B, n = len(pair), min(n, len(pair))
     rows = {k: first_rows(v, B, n) for k, v in {**trace, "seen_a": pair.a, "seen_b": pair.b}.items() if torch.is_tensor(v) and v.ndim}
-    save_weights(Path(folder) / "trace.safetensors", {k: v.detach().float() for k, v in rows.items() if v is not None}, {})
+    save_weights(Path(folder) / "trace.safetensors", {k: v.detach().float().clone() for k, v in rows.items() if v is not None}, {})
 
-# %% ../../nbs/60_training/61_watch.ipynb #0000002b
-def two_sides(trace, draw, i, note):
-    "Views a and b of traced pair `i`, each drawn by `draw(ax, side)`."
-    def one(side):
-        def on(ax): show_image(trace[f"seen_{side}"][i], title=f"view {side}: {note}", ax=ax); draw(ax, side)
-        return on
-    return show_grid([one("a"), one("b")], cols=2, size=(3, 3))
-
+# %% ../../nbs/60_training/61_watch.ipynb #0000002c
 def show_windows(t):
     "GLCNet's matched windows on the traced pair that has the most of them, by number."
     i = int(t["valid"].sum(1).argmax())
@@ -288,10 +288,13 @@ def show_windows(t):
 def show_points(t):
     "SSCCL's matched points on the traced pair that overlaps most, coloured by how alike their features are."
     i = int((t["iou"] * (t["ok"] + 0.01)).argmax())
-    dots = lambda ax, s: ax.scatter(*t[f"points_{s}"][i].T.numpy(), c=t["similarity"][i].numpy(), cmap="cividis", s=45, edgecolors="white", linewidths=0.8, vmin=0, vmax=1)
-    return two_sides(t, dots, i, f"cosine {t['similarity'][i].min():.2f} to {t['similarity'][i].max():.2f}")
+    alike = t["similarity"][i].numpy()
+    def one(ax, side):
+        show_image(t[f"seen_{side}"][i], title=f"view {side}: cosine {alike.min():.2f} to {alike.max():.2f}", ax=ax)
+        ax.scatter(*t[f"points_{side}"][i].T.numpy(), c=alike, cmap="cividis", s=45, edgecolors="white", linewidths=0.8, vmin=0, vmax=1)
+    return show_grid([lambda ax, s=s: one(ax, s) for s in "ab"], cols=2, size=(3, 3))
 
-# %% ../../nbs/60_training/61_watch.ipynb #0000002c
+# %% ../../nbs/60_training/61_watch.ipynb #0000002d
 def show_trace(run):
     """The picture of a run's last traced step, by what is in it: GraSS's loss maps, FALSE's suspects, GLCNet's windows, SSCCL's points; else the cosines of view a with view b.
 
