@@ -8,13 +8,14 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test tour quick pages refresh clean
+.PHONY: help setup lab test tour quick torture pages refresh clean
 
 help:
 	@echo "make lab      set up and open JupyterLab on the tour (this machine only, with a token)"
 	@echo "make tour     the tour without a browser: page, map and figures in runs/tour/"
 	@echo "make test     set up and run everything: export in sync, every page, the suite"
 	@echo "make quick    the suite without pages and browser, under 3 minutes"
+	@echo "make torture  kill training runs at random moments, resume, compare the last bits"
 	@echo "make refresh  run every page and keep its outputs (PAGES=nbs/.../51_simclr.ipynb for one)"
 	@echo "make clean    remove .venv, runs and build leftovers"
 
@@ -44,6 +45,10 @@ test: $(STAMP)
 quick: $(STAMP)
 	@echo "== suite without pages and browser"
 	@python -m pytest -q -m "not browser and not long"
+
+torture: $(STAMP)
+	@echo "== 100 kills per method, resumed to the end (about 10 minutes)"
+	@OMP_NUM_THREADS=1 python tests/torture.py --kills 100 --log results/torture.json
 
 refresh: $(STAMP)
 	@OMP_NUM_THREADS=1 python tests/pages.py --refresh $(PAGES)

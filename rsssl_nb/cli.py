@@ -227,6 +227,16 @@ def describe(path):
 
 
 @main.command()
+@click.argument("run", type=PATH)
+@click.argument("out", type=PATH, required=False)
+@click.option("--to", type=click.Choice(["torchvision", "timm", "smp"]), default="torchvision", show_default=True, help="The library whose names the weights shall bear.")
+def export(run, out, to):
+    "Write the encoder of RUN (folder or weights file) as a safetensors file for another library."
+    from rsssl_nb.weights import export
+    click.echo(f"wrote {export(run, out, to=to)}")
+
+
+@main.command()
 @click.argument("path", type=PATH)
 def info(path):
     "Say what a run folder, a weights file or a raster holds."

@@ -189,3 +189,18 @@ def test_settings_of_finetune_and_map_are_checked(job, tmp_path):
     image = next((job / "image").glob("*.tif"))
     for option, says in (("--size=-1", "size -1 is too small"), ("--size=99999", "size 99999 is too large"), ("--batch=0", "batch 0 is too small"), ("--device=foo", "device 'foo' is not available")): refused("map", job / "seg", image, tmp_path / "m.tif", option, says=says)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("method", ["simclr", "glcnet", "false", "grass", "ssccl"])
+def test_two_steps_of_each_method_on_real_imagery(imagery, tmp_path, method):
+    tiles = sorted((imagery / "dubai/train/images").glob("tile5_part00[12]*"))
+    said = good("pretrain", *tiles, "--method", method, "--out", tmp_path / "pre", *SMALL, *(["--set", "warmup=0"] if method == "grass" else []))
+    rows = [json.loads(l) for l in (tmp_path / "pre/log.jsonl").read_text().splitlines()]
+    assert len(rows) == 2 and all(np.isfinite(r["loss"]) for r in rows) and ("warm-up" in said) == (method == "grass")
+
+
+def test_export_for_other_libraries(job, tmp_path):
+    assert "wrote" in good("pretrain", job / "image", "--out", tmp_path / "pre", "--epochs", 1, "--samples", 8, "--batch", 4, "--size", 32, "--width", 64, "--device", "cpu")
+    assert "wrote" in good("export", tmp_path / "pre", tmp_path / "timm.safetensors", "--to", "timm") and (tmp_path / "timm.safetensors").exists()
+    shown = good("info", tmp_path / "pre")
+    assert "pixel_size" in shown and "commit" in shown

@@ -204,7 +204,7 @@ def band_statistics(images):
 # %% ../../nbs/60_training/62_finetune.ipynb #0000001d
 def segmenter_meta(model, meta, classes, size):
     "What must travel with a segmenter: architecture, classes and colours, normalisation, window size. No time, no path."
-    return dict(kind="segmenter", encoder=meta["encoder"], width=meta["width"], stride=meta["stride"], bands=meta["bands"], method=meta["method"], head="deeplab",
+    return dict({k: meta.get(k) for k in ("band_names", "pixel_size", "commit")}, kind="segmenter", encoder=meta["encoder"], width=meta["width"], stride=meta["stride"], bands=meta["bands"], method=meta["method"], head="deeplab",
                 classes=list(classes.names), colors=list(classes.colors), mean=model.mean.flatten().tolist(), std=model.std.flatten().tolist(), size=size)
 
 def load_segmenter(run):

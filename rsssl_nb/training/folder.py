@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VERSION', 'Config', 'steps_of', 'check_config', 'as_json', 'read_config', 'locked', 'checkpoints', 'save_checkpoint',
-           'read_checkpoint', 'load_checkpoint', 'keep_log', 'start_folder', 'finished', 'stop_asked']
+           'read_checkpoint', 'load_checkpoint', 'keep_log', 'start_folder', 'finished', 'stop_asked', 'code_version']
 
 # %% ../../nbs/60_training/60_folder.ipynb #00000002
 import json
@@ -164,3 +164,17 @@ def stop_asked(folder):
     if not path or not path.exists(): return False
     path.unlink(missing_ok=True)
     return True
+
+# %% ../../nbs/60_training/60_folder.ipynb #00000019
+def code_version():
+    "The commit of this package where it runs from a git checkout, else its version: what made a file."
+    import rsssl_nb
+    from importlib.metadata import version
+    git = Path(rsssl_nb.__file__).parents[1] / ".git"
+    try:
+        head = (git / "HEAD").read_text().strip()
+        if not head.startswith("ref: "): return head[:12]
+        name = head.removeprefix("ref: ")
+        if (git / name).exists(): return (git / name).read_text().strip()[:12]
+        return next(l.split()[0][:12] for l in (git / "packed-refs").read_text().splitlines() if l.endswith(name))
+    except (OSError, StopIteration): return version("rsssl_nb")

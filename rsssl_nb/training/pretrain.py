@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..data.rasters import InputError, Pool
 from ..encoders import Encoder
 from ..methods.base import At
-from .folder import Config, check_config, finished, keep_log, load_checkpoint, locked, save_checkpoint, start_folder, stop_asked
+from .folder import Config, check_config, code_version, finished, keep_log, load_checkpoint, locked, save_checkpoint, start_folder, stop_asked
 from .processes import gather_rows, refuse_other_world, share_batchnorm, world
 from .watch import health, save_trace
 from ..views.pairs import two_views
@@ -287,9 +287,10 @@ def pick_device(name="auto"):
 
 # %% ../../nbs/60_training/60_pretrain.ipynb #00000027
 def encoder_meta(config, pool=None):
-    "What must travel with the weights: architecture, bands and their names, normalisation, pixel size, method. No time, no path."
-    names = list(getattr(pool.rasters[0], "band_names", None) or []) if pool else []
-    return dict(kind="encoder", encoder=config.encoder, width=config.width, stride=config.stride, bands=config.bands, band_names=names,
+    "What must travel with the weights: architecture, bands and their names, normalisation, pixel size in the raster's units, method, commit. No time, no path."
+    first = pool.rasters[0] if pool else None
+    names, place = list(getattr(first, "band_names", None) or []), getattr(first, "transform", None)
+    return dict(pixel_size=[abs(place[0]), abs(place[4])] if place and first.crs else None, commit=code_version(), kind="encoder", encoder=config.encoder, width=config.width, stride=config.stride, bands=config.bands, band_names=names,
                 mean=list(config.mean), std=list(config.std), size=config.size, method=config.method, options=config.options, seed=config.seed)
 
 def load_encoder(source):
