@@ -15,10 +15,14 @@ from torch import nn
 
 # %% ../nbs/30_encoders/30_encoders.ipynb #00000005
 def adapt_bands(weight, bands):
-    "A first convolution's weight (out, in, k, k) for another number of bands: filters repeated in turn, scaled so that a grey image gives the same answer."
+    """A first convolution's weight (out, in, k, k) for another number of bands: filters dealt out in turn, copies sharing their weight.
+
+    The sum over the bands stays, so a grey image gives the same answer; the same number of bands gives the same weight.
+    """
     old = weight.shape[1]
-    if old == bands: return weight
-    return weight[:, torch.arange(bands) % old] * (old / bands)
+    k = torch.arange(max(old, bands))
+    share = torch.zeros(bands, old, dtype=weight.dtype, device=weight.device).index_put_((k % bands, k % old), torch.ones((), dtype=weight.dtype, device=weight.device))
+    return torch.einsum("oikl,bi->obkl", weight, share / share.sum(0))
 
 # %% ../nbs/30_encoders/30_encoders.ipynb #00000008
 def _torchvision():

@@ -1,5 +1,5 @@
 "The one-way import graph, one door per heavy package, and what a plain import loads."
-import ast, subprocess, sys
+import ast, builtins, dis, importlib, subprocess, sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +41,20 @@ def test_heavy_packages_have_one_door(path):
         doors = DOORS.get(name.split(".")[0])
         if doors is None: continue
         assert any(dotted(path) == d or dotted(path).startswith(d + ".") for d in doors), f"{dotted(path)} line {node.lineno} imports {name}; its door is {doors or 'closed'}"
+
+
+def globals_read(code):
+    "Every global name that code, or a function within it, looks up."
+    for line in dis.get_instructions(code):
+        if line.opname == "LOAD_GLOBAL": yield line.argval
+    for inner in code.co_consts:
+        if hasattr(inner, "co_code"): yield from globals_read(inner)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=dotted)
+def test_no_function_reads_a_name_that_only_its_page_has(path):
+    there = {*vars(importlib.import_module(f"rsssl_nb.{dotted(path)}")), *dir(builtins)}
+    assert not set(globals_read(compile(path.read_text(), str(path), "exec"))) - there
 
 
 def loaded(code, *names):

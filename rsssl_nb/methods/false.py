@@ -111,11 +111,15 @@ class FALSE(Softened):
         super().__init__(encoder, tau, dim, hidden, head, head_norm)
         self.alpha, self.gate, self.select, self.gate_warmup = check_alpha(alpha), gate, check_rule(select), gate_warmup
 
+    def choose(self, sim, at):
+        "Bool (2n, 2n): the suspects among similarities of all processes. Placebos override this."
+        return suspects(sim, self.tau, self.gate, self.select)
+
     def contrast(self, za, zb, at):
         a, b = gathered(at, za, zb)
         if len(a) > len(za) and self.single_process: raise ValueError(f"{self.single_process}: train it in one process")
         sim = precise(a, b)
         s_pos = sim.gather(1, partner(len(a), sim.device)[:, None])[:, 0]
         on = at.progress >= self.gate_warmup and self.alpha > 0 and self.gate <= 1 and len(a) > 1
-        chosen = suspects(sim, self.tau, self.gate, self.select) if on else torch.zeros_like(sim, dtype=torch.bool)
+        chosen = self.choose(sim, at) if on else torch.zeros_like(sim, dtype=torch.bool)
         return (softened(cosine(stack(a, b)), chosen, self.tau, self.alpha).mean() if on else nce(a, b, self.tau)), dict(suspects=chosen, s_pos=s_pos, sim=sim, open=(s_pos >= self.gate).sum(), suspected=chosen.sum())

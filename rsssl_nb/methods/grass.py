@@ -23,12 +23,12 @@ from ..views.pairs import Pair, a_to_b, box_iou, boxes_of
 
 # %% ../../nbs/50_methods/54_grass.ipynb #00000009
 def loss_map(dense, grad):
-    """How the loss would move if the features at a cell grew: dense (B, D, h, w) and the loss's gradient at the pooled features, (B, D), to (B, h, w) float32: (54.1).
+    """How the loss would move if the features at a cell grew (54.1): dense (B, C, h, w) and the loss's gradient at the pooled features, (B, C), to (B, h, w) float32.
 
     Positive cells raise the loss, negative ones lower it. The mean over channels of features times gradient, over the number of cells (released code).
     """
     channels, cells = dense.shape[1], dense.shape[2] * dense.shape[3]
-    return torch.einsum("bdhw,bd->bhw", dense.float(), grad.float()) / (channels * cells)
+    return torch.einsum("bchw,bc->bhw", dense.float(), grad.float()) / (channels * cells)
 
 # %% ../../nbs/50_methods/54_grass.ipynb #0000000e
 @contextmanager
@@ -121,7 +121,7 @@ def usable(heat):
 
 # %% ../../nbs/50_methods/54_grass.ipynb #00000026
 def enlarged(heat, threshold, size):
-    "Maps (N, h, w) at image size, the pixels strictly above min + threshold x range, and the first maximum in reading order (y, x)."
+    "(54.2): maps (N, h, w) at image size, the pixels strictly above min + threshold x range, and the first maximum in reading order (y, x)."
     up = F.interpolate(heat[:, None], size, mode="bilinear", align_corners=False)[:, 0]
     rows = up.amax(2)
     y = rows.argmax(1)
@@ -143,7 +143,7 @@ def hot_boxes(heat, threshold, size, score):
 
 # %% ../../nbs/50_methods/54_grass.ipynb #00000027
 def peak_boxes(heat, threshold, size, min_side, score="component"):
-    """The box around the hottest region of each map: heat (N, h, w) to integer boxes (N, 4) x0 y0 x1 y1 in an image of `size` (H, W), ends exclusive.
+    """The box around the hottest region of each map (54.2): heat (N, h, w) to integer boxes (N, 4) x0 y0 x1 y1 in an image of `size` (H, W), ends exclusive.
 
     The map is enlarged bilinearly (align_corners=False); pixels strictly above min + threshold x range form 8-connected components. `score` component: the
     one that holds the maximum (the first, if several do). `box`: the released rule, the last whose bounding box holds a maximum. Sides under `min_side`
@@ -187,19 +187,23 @@ class Recutter(Guided):
         first = epochs * self.warmup if self.warmup_epochs is None else min(epochs, self.warmup_epochs)
         return f"warm-up: the first {first:g} of {epochs} epochs are SimCLR, then views are cut again"
 
-    def boxes(self, heat, pair):
+    def place(self, boxes, pair, at):
+        "The boxes (2B, 4) to cut, given those the maps chose: these. Placebos put boxes of the same size elsewhere."
+        return boxes
+
+    def boxes(self, heat, pair, at=At()):
         "Boxes (2B, 4) chosen from heat maps, in view pixels, and how many views were left whole for want of a map or of shared ground."
         cell = max(-(-side // n) for side, n in zip(pair.size, heat.shape[1:])) if self.min_side is None else self.min_side
-        found, blind = peak_boxes(heat, self.thresh, pair.size, cell, self.score), ~usable(heat)
+        found, blind = self.place(peak_boxes(heat, self.thresh, pair.size, cell, self.score), pair, at), ~usable(heat)
         if self.which_views == "own": return found, blind.sum()
         mine, blind = found.chunk(2)[0], blind.chunk(2)[0]
         other, left = carried(mine, a_to_b(pair), pair.size)
         return torch.cat([mine, grow(other, cell, pair.size)]), 2 * blind.sum() + (~left & ~blind).sum()
 
-    def cut(self, pair, heat):
+    def cut(self, pair, heat, at=At()):
         "The pair cut again, and what there is to see of it. Geometry stays float32 under mixed precision."
         with torch.autocast(heat.device.type, enabled=False):
-            boxes, skipped = self.boxes(heat, pair)
+            boxes, skipped = self.boxes(heat, pair, at)
             (a, where_a), (b, where_b) = (recut(v, w, k, self.resize) for v, w, k in zip((pair.a, pair.b), (pair.where_a, pair.where_b), boxes.chunk(2)))
             iou = box_iou(boxes_of(where_a, pair.size), boxes_of(where_b, pair.size))
         seen = dict(view_a=pair.a, view_b=pair.b, heat=heat, boxes=boxes, a=a, b=b, where_a=where_a, where_b=where_b, skipped=skipped, box_iou=iou)
@@ -219,7 +223,7 @@ def checked(warmup, warmup_epochs, thresh, **choices):
     if thresh != thresh: raise ValueError("thresh nan is not a share of the map's range: use a number from 0 to 1")
     return dict(warmup=warmup, warmup_epochs=warmup_epochs, thresh=thresh, **choices)
 
-# %% ../../nbs/50_methods/54_grass.ipynb #00000034
+# %% ../../nbs/50_methods/54_grass.ipynb #00000035
 class GraSS(Recutter):
     """GraSS: SimCLR on views cut again where the gradient of the loss points (Zhang et al. 2023). Until its warm-up has passed it is SimCLR.
 
@@ -242,11 +246,11 @@ class GraSS(Recutter):
     def warming(self, at): return at.progress < self.warmup if self.warmup_epochs is None else at.epoch < self.warmup_epochs
     def step(self, pair, at=At()):
         if self.warming(at): return super().step(pair, at)
-        cut, seen = self.cut(pair, self.guide(pair, at))
+        cut, seen = self.cut(pair, self.guide(pair, at), at)
         step = super().step(cut, at)
         return replace(step, trace={**step.trace, **seen})
 
-# %% ../../nbs/50_methods/54_grass.ipynb #00000036
+# %% ../../nbs/50_methods/54_grass.ipynb #00000037
 def show_guidance(trace, rows=(0, 1, 2), images=None, thresh=0.5):
     """What a guided step saw and did, a row for each view: view, loss map, threshold contour and regions, box, the view cut again. Returns a Picture.
 

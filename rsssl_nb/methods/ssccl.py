@@ -18,9 +18,10 @@ from .base import At, Method, Step, gathered
 from ..objectives.nce import check_tau, nce
 from ..objectives.regions import sample_points
 from ..objectives.similarity import unit
+from ..views.geometry import transform_points
 from ..views.pairs import boxes_of, overlap, overlap_iou, overlap_points
 
-# %% ../../nbs/50_methods/55_ssccl.ipynb #0000000b
+# %% ../../nbs/50_methods/55_ssccl.ipynb #0000000c
 def usable(pair, cells, min_iou=0.1):
     "Bool (B,): pairs whose overlap is at least `min_iou` of the union and a feature cell wide in both views; `cells` is the map's side."
     common, ok = overlap(pair)
@@ -39,14 +40,14 @@ def overlap_mask(pair, cells):
         return inside.view(-1, cells, cells)
     return torch.stack([one(pair.where_a), one(pair.where_b)])
 
-# %% ../../nbs/50_methods/55_ssccl.ipynb #0000000f
+# %% ../../nbs/50_methods/55_ssccl.ipynb #00000010
 def agreement(qa, qb, ta, tb):
-    "The negative cosine, symmetrised (55.1): predictions `qa`, `qb` against the other view's targets `tb`, `ta` (.., d); gives (..), -1 when all agree. Targets are detached."
+    "The negative cosine, symmetrised (55.2): predictions `qa`, `qb` against the other view's targets `tb`, `ta` (.., d); gives (..), -1 when all agree. Targets are detached."
     term = lambda q, t: -(unit(q) * unit(t.detach())).sum(-1)
     return (term(qa, tb) + term(qb, ta)) / 2
 
 def point_nce(pa, pb, tau, most=1024):
-    """InfoNCE of matched points (B, m, d): point m of one view against its match and against cells of *other images* in the other view; gives (B, m), both ways averaged.
+    """InfoNCE of matched points (55.3), (B, m, d): point m of one view against its match and against cells of *other images* in the other view; gives (B, m), both ways averaged.
 
     At most `most` cells, evenly spread over the batch, serve as negatives. With one image there are none, and the loss is 0.
     """
@@ -60,7 +61,7 @@ def point_nce(pa, pb, tau, most=1024):
         return F.softplus(down - (x * y).sum(1) / tau).view(B, m)
     return (one(pa, pb) + one(pb, pa)) / 2
 
-# %% ../../nbs/50_methods/55_ssccl.ipynb #00000014
+# %% ../../nbs/50_methods/55_ssccl.ipynb #00000016
 def dense_head(dim_in, hidden, dim):
     "A head for maps: 1 x 1 convolution, BatchNorm, ReLU, 1 x 1 convolution."
     return nn.Sequential(nn.Conv2d(dim_in, hidden, 1), nn.BatchNorm2d(hidden), nn.ReLU(), nn.Conv2d(hidden, dim, 1))
@@ -74,7 +75,7 @@ class Branches(nn.Module):
         f = self.encoder(images)
         return self.head(f.pooled), self.dense(f.dense)
 
-# %% ../../nbs/50_methods/55_ssccl.ipynb #00000015
+# %% ../../nbs/50_methods/55_ssccl.ipynb #00000018
 class TwoBranches(Method):
     "The two branches' heads and, for `siamese`, the predictors and the moving average `target`; see SSCCL for the options."
     def __init__(self, encoder, objective="siamese", tau=0.2, lam=1.0, beta=0.0, grid=7, dim=128, hidden=None, head="mlp", head_norm=False, ema=0.99):
@@ -96,7 +97,7 @@ class TwoBranches(Method):
         for t, o in zip(self.target.parameters(), online.parameters()): t.lerp_(o, 1 - m)
         for t, o in zip(self.target.buffers(), online.buffers()): t.copy_(o)
 
-# %% ../../nbs/50_methods/55_ssccl.ipynb #00000016
+# %% ../../nbs/50_methods/55_ssccl.ipynb #0000001a
 class BranchLosses(TwoBranches):
     "What the two branches cost, from embeddings and maps."
     def instance(self, z, t, at):
@@ -114,9 +115,9 @@ class BranchLosses(TwoBranches):
         both = gathered(at, *sample_points(self.predict_dense(p), points, size).chunk(2), *sample_points(d, points, size).chunk(2))
         return agreement(*both), agreement(*(unit(v).mean(1) for v in both)), similar
 
-# %% ../../nbs/50_methods/55_ssccl.ipynb #00000017
+# %% ../../nbs/50_methods/55_ssccl.ipynb #0000001d
 class SSCCL(BranchLosses):
-    """SSCCL (our reading): agreement about the overlap of two views, place by place, plus an instance branch. Faithful to the abstract of Dong et al. 2023, not a reproduction.
+    """SSCCL (our reading), (55.4): agreement about the overlap of two views, place by place, plus an instance branch. Faithful to the abstract of Dong et al. 2023, not a reproduction.
 
     `objective` siamese (predictor and a moving average of the network) or infonce (parent: SimCLR, with `tau`); `lam` weight of the consistency branch,
     `beta` of its region term; `grid` K points a side; `ema` the average's start, rising to 1; `dim`, `hidden`, `head`, `head_norm` as SimCLR. Trace: `points_a`,
@@ -124,12 +125,16 @@ class SSCCL(BranchLosses):
     """
     title, min_iou = "SSCCL (our reading)", 0.1
 
+    def match(self, pair, at):
+        "The same places in both views, view pixels (B, K*K, 2) each. Placebos override this."
+        return overlap_points(pair, self.grid)[:2]
+
     def step(self, pair, at=At()):
         images = torch.cat([pair.a, pair.b])
         f = self.encoder(images)
         z, p = self.head(f.pooled), self.dense(f.dense)
         with torch.no_grad(): t, d = self.target(images) if self.objective == "siamese" else (z, p)
-        instance, (points_a, points_b, _) = self.instance(z, t, at), overlap_points(pair, self.grid)
+        instance, (points_a, points_b) = self.instance(z, t, at), self.match(pair, at)
         ok = usable(pair, f.dense.shape[-1], self.min_iou)
         losses, region, similar = self.consistency(p, d, torch.cat([points_a, points_b]), pair.size, at)
         counted = gathered(at, ok)[0].float()

@@ -6,7 +6,7 @@
 __all__ = ['grid_windows', 'choose', 'read_subset', 'labelled_windows', 'read_windows', 'augment', 'class_weights', 'pixel_loss',
            'hold_out', 'window_iou', 'train_segmenter', 'segment_step', 'open_pairs', 'start_encoder',
            'band_statistics', 'segmenter_meta', 'load_segmenter', 'fit_head', 'save_segmenter', 'check_tuning',
-           'finetune']
+           'finetune', 'knn_probe']
 
 # %% ../../nbs/60_training/62_finetune.ipynb #00000002
 import copy
@@ -20,6 +20,7 @@ import torch
 
 from ..data.rasters import Classes, InputError, find_classes, open_raster, pair_labels, read_labels
 from ..encoders import Encoder, Segmenter
+from ..methods.practice import knn_miou
 from .pretrain import load_encoder, lr_factor, make_optimiser, normalise, pick_device, progress_bar, seed_step
 from ..views.appearance import Colour, N_DRAWS, recolour
 from ..views.geometry import draws, sample, view_affine
@@ -272,3 +273,21 @@ def finetune(run, images, labels, out=None, *, classes=None, fraction=None, subs
     model.size = size
     if out: save_segmenter(Path(out), model.cpu(), meta, found, size, log)
     return model.cpu().eval(), log
+
+# %% ../../nbs/60_training/62_finetune.ipynb #0000002a
+def knn_probe(images, labels, classes=None, size=128, most=64, alpha="auto"):
+    """A probe for `pretrain(probe=...)`: probe(encoder) is the mIoU (0..1) of a kNN vote, every second labelled window voting on the others.
+
+    `images`, `labels`, `classes` as in `open_pairs`; at most `most` windows of `size` pixels. To be watched, not to be reported: the windows are neighbours.
+    InputError when there are fewer than two windows.
+    """
+    pairs, found = open_pairs(images, labels, classes, alpha)
+    windows = labelled_windows(pairs, size, 1.0)
+    if len(windows) < 2: raise InputError(f"{images} gives {len(windows)} labelled window of {size} pixels and a probe needs two: use a smaller size")
+    x, y = read_windows(pairs, choose(windows, min(1.0, most / len(windows))), size)
+    x = normalise(x, *band_statistics(x))
+    def probe(encoder):
+        device = next(encoder.parameters()).device
+        bank, query = x[::2].to(device), x[1::2].to(device)
+        return knn_miou(encoder, bank, y[::2].to(device), query, y[1::2].to(device), len(found.names))
+    return probe
