@@ -105,11 +105,14 @@ def resume_mode(resume, out):
 @click.option("--channels-last", is_flag=True, help="Memory layout that suits GPUs' tensor cores.")
 @click.option("--compile", is_flag=True, help="Compile the encoder: a slow start, faster steps.")
 @click.option("--deterministic", is_flag=True, help="On a GPU, the same bits every time; slower.")
+@click.option("--tensorboard", is_flag=True, help="Also write TensorBoard event files into the run folder.")
+@click.option("--probe-images", type=PATH, help="Labelled images to watch by: a kNN vote after each epoch, as `knn` in the log.")
+@click.option("--probe-labels", type=PATH, help="Their labels, paired by file stem.")
 @click.option("--processes", type=click.IntRange(1), help="How many processes this job must have, as started by torchrun; any other number is refused.")
 @alpha
 @seed
 @device
-def pretrain(images, method, out, options, resume, processes, deterministic, **kw):
+def pretrain(images, method, out, options, resume, processes, deterministic, probe_images, probe_labels, **kw):
     """Pretrain an encoder on unlabelled IMAGES (files or folders).
 
     On several GPUs: torchrun --standalone --nproc_per_node 8 -m rsssl_nb pretrain IMAGES --out RUN --processes 8
@@ -122,11 +125,21 @@ def pretrain(images, method, out, options, resume, processes, deterministic, **k
     first, size = os.environ.get("RANK", "0") == "0", refuse_other_world(processes)
     note = make_method(method, Encoder(width=8), settings(options)).note(kw["epochs"])
     if first: click.echo(f"{size} process{'es' if size > 1 else ''}, {method}" + (f"; {note}" if note else ""))
+    if first and kw["batch"] == 1: click.echo("Note: in a batch of one no image has another to differ from: contrastive losses stay 0; use a larger --batch", err=True)
     if deterministic: be_deterministic()
-    run = pretrain(list(images), method, out, options=settings(options), resume=resume, processes=processes, **kw)
+    probe = watch_by(probe_images, probe_labels, kw)
+    run = pretrain(list(images), method, out, options=settings(options), resume=resume, processes=processes, probe=probe, **kw)
     if not first: return
     ending = f"wrote {out / 'encoder.safetensors'}" if run.complete else "stopped when asked to; go on with --resume auto"
     click.echo(f"{len(run.log)} steps, loss {run.log[0]['loss']:.3f} -> {run.log[-1]['loss']:.3f}; {ending}")
+
+
+def watch_by(images, labels, kw):
+    "The kNN probe of --probe-images and --probe-labels, or None."
+    if (images is None) != (labels is None): raise click.UsageError("--probe-images and --probe-labels come together: give both, or neither")
+    if images is None: return None
+    from rsssl_nb.training.finetune import knn_probe
+    return knn_probe(images, labels, size=kw["size"], alpha=kw["alpha"])
 
 
 def be_deterministic():

@@ -1,7 +1,9 @@
 "Two processes equal one with the whole batch: loss, gradients and statistics, for every method; and what the launchers are told."
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,21 @@ def test_a_job_of_another_size_ends_in_a_sentence(tmp_path, image):
 def test_a_batch_that_does_not_divide_ends_in_a_sentence(tmp_path, image):
     done = launch(tmp_path, "--batch", "15", images=image)
     assert done.returncode and "batch 15 does not divide among 2 processes" in done.stderr
+
+
+@pytest.mark.long
+def test_a_killed_process_ends_the_job_and_leaves_a_good_checkpoint(tmp_path, image):
+    "One of two is killed in mid-run: the job ends with the reason, and its checkpoint carries on to the bits of a run that nobody touched."
+    slow = ["--epochs", "40", "--save-every", "2"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "rsssl_nb", "pretrain", str(image), "--out", str(tmp_path / "run"), "--samples", "32", "--batch", "16",
+               "--size", "32", "--width", "8", "--device", "cpu", *slow]
+    job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    while job.poll() is None and not list(tmp_path.glob("run/checkpoint/*.pt")): time.sleep(.05)
+    workers = [int(p) for p in subprocess.run(["pgrep", "-P", str(job.pid)], capture_output=True, text=True).stdout.split()]
+    os.kill(workers[-1], signal.SIGKILL)
+    said = job.communicate(timeout=120)[1]
+    assert job.returncode and ("SIGKILL" in said or "is gone" in said) and not (tmp_path / "run/encoder.safetensors").exists()
+    assert launch(tmp_path, *slow, "--resume", "auto", images=image).returncode == 0
+    (tmp_path / "whole").mkdir()
+    assert launch(tmp_path / "whole", *slow, images=image).returncode == 0
+    assert (tmp_path / "run/encoder.safetensors").read_bytes() == (tmp_path / "whole/run/encoder.safetensors").read_bytes()

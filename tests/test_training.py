@@ -161,6 +161,24 @@ def test_accumulated_steps_resume_exactly(tmp_path):
     assert not equal(weights(whole), weights(pretrain(SCENE, **{**more, "accumulate": 1})))
 
 
+def test_a_killed_reader_ends_the_run_in_a_sentence(tmp_path, image):
+    import multiprocessing
+    def kill(row):
+        if row["step"] == 2: [os.kill(p.pid, signal.SIGKILL) for p in multiprocessing.active_children()]
+    with pytest.raises(InputError, match="fewer --workers; the last checkpoint is good"):
+        pretrain(image, out=tmp_path / "run", workers=1, tell=kill, **{**SMALL, "samples": 64, "epochs": 2, "save_every": 1})
+    assert checkpoints(tmp_path / "run")
+    assert pretrain(image, out=tmp_path / "run", resume="auto", **{**SMALL, "samples": 64, "epochs": 2}).complete
+
+
+def test_tensorboard_and_probe_write_and_change_nothing(tmp_path):
+    pytest.importorskip("tensorboard")
+    run = pretrain(SCENE, out=tmp_path / "run", tensorboard=True, probe=lambda encoder: .25, **SMALL)
+    events = list((tmp_path / "run").rglob("events.out*"))
+    assert len(events) == 1 and [r["knn"] for r in run.log if "knn" in r] == [.25] * 3 and b"parts/instance" in events[0].read_bytes() and b"knn" in events[0].read_bytes()
+    assert equal(weights(run), weights(pretrain(SCENE, **SMALL)))
+
+
 def test_mixed_precision_and_layout_train(tmp_path):
     for more in (dict(precision="bf16"), dict(channels_last=True)):
         run = pretrain(SCENE, **SMALL, **more)
