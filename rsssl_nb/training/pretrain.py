@@ -13,6 +13,7 @@ __all__ = ['METHODS', 'BOUNDS', 'HEALTH', 'ENOUGH', 'DEATHS', 'lr_factor', 'Wind
 import json
 import re
 import time
+import warnings
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
@@ -357,7 +358,9 @@ def run_in(folder, config, pool, engine, learner, optimiser, resume=None, worker
         if folder and not first: last = start_folder(folder, config, "auto")
         kept = load_checkpoint(last, config, learner, optimiser) if last else None
         if folder and finished(folder) and kept: return keep_log(folder, kept["step"]), True
-        model, wrapped = engine.prepare(learner, optimiser)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")           # its successor is not in the oldest torch we run on
+            model, wrapped = engine.prepare(learner, optimiser)
         if engine.log_with: engine.init_trackers("tensorboard")
         stop_asked(folder)                              # a request left over from before
         with in_a_sentence(): log = train(model, wrapped, pool, config, engine, folder, kept, workers, progress, every, tell, probe)
@@ -365,8 +368,8 @@ def run_in(folder, config, pool, engine, learner, optimiser, resume=None, worker
         if complete and log[-1]["loss"] - log[-1]["loss"] != 0: raise ValueError(f"the last loss is not finite: lower --lr (now {config.lr}); no encoder was written")
         engine.unwrap_model(model, keep_fp32_wrapper=False)
         if folder and first and complete: save_weights(folder / "encoder.safetensors", learner.encoder.state_dict(), encoder_meta(config, pool))
-        engine.end_training()
         engine.wait_for_everyone()
+        engine.end_training()
     return log, complete
 
 # %% ../../nbs/60_training/60_pretrain.ipynb #0000002f
