@@ -11,8 +11,8 @@ from hypothesis import given, settings, strategies as st
 from PIL import Image
 from rasterio.enums import ColorInterp
 
-from rsssl_nb.data.rasters import (Classes, InputError, Pool, box_sum, coverage, enough, find_classes, find_rasters, open_raster, pair_labels, raster_writer,
-                                   read_classes, read_labels, starts, summed, write_raster, write_scene)
+from rsssl_nb.data.rasters import (Classes, InputError, Pool, box_sum, check_rasters, count_valid, coverage, enough, find_classes, find_rasters, in_block_order, look, open_raster,
+                                   pair_labels, raster_writer, read_classes, read_labels, starts, summed, write_raster, write_scene)
 from rsssl_nb.data.scenes import make_scene
 
 PLACE = ("EPSG:32633", (0.5, 0.0, 400000.0, 0.0, -0.5, 5800000.0))
@@ -317,6 +317,144 @@ def test_pools_that_cannot_be(tmp_path):
         with says(bad, "share"): Pool(images / "a.tif", 32, max_nodata=bad)
 
 
+def test_the_grid_covers_once_and_shuffles_purely(tmp_path):
+    pool = Pool([noise(2, 100, 130), noise(2, 64, 40)], 32)
+    grid = pool.grid()
+    seen = [np.zeros((r.height, r.width), int) for r in pool.rasters]
+    for i, x, y, s in grid: seen[i][y:y + s, x:x + s] += 1
+    assert all(s.min() == 1 for s in seen) and len(grid) == pool.total == 4 * 5 + 2 * 2
+    assert (pool.grid(3, 1) == Pool([noise(2, 100, 130), noise(2, 64, 40)], 32).grid(3, 1)).all() and (pool.grid(3, 1) != pool.grid(3, 2)).any() and (pool.grid(4, 1) != pool.grid(3, 1)).any()
+    assert sorted(map(tuple, pool.grid(3, 1))) == sorted(map(tuple, grid))
+
+
+def test_block_order_is_a_permutation_along_the_blocks(tmp_path):
+    a = plain_write(tmp_path / "a.tif", noise(1, 256, 256), tiled=True, blockxsize=64, blockysize=32)
+    b = plain_write(tmp_path / "b.tif", noise(1, 200, 200))
+    pool = Pool([a, b], 16)
+    windows = pool.windows(300)
+    order = in_block_order(pool, windows)
+    assert sorted(order) == list(range(300))
+    ordered = windows[order]
+    keys = [(r, y // pool.rasters[r].block[0], x // pool.rasters[r].block[1]) for r, x, y, _ in ordered.tolist()]
+    assert keys == sorted(keys) and pool.rasters[0].block == (32, 64)
+
+
+def test_rasters_of_other_places_and_pixels_pool(tmp_path):
+    coarse = write_raster(tmp_path / "coarse.tif", noise(3, 60, 60), "EPSG:4326", (1e-3, 0, 10, 0, -1e-3, 50))
+    fine = write_raster(tmp_path / "fine.tif", noise(3, 120, 200, seed=1), *PLACE)
+    bare = write_raster(tmp_path / "other.tif", noise(3, 80, 80, seed=2), "EPSG:3857", (2, 0, 0, 0, -2, 0))
+    pool = Pool([coarse, fine, bare], 32)
+    windows = pool.windows(200)
+    assert set(windows[:, 0]) == {0, 1, 2}
+    for w in windows[:30]:
+        with rasterio.open([coarse, fine, bare][w[0]]) as file: np.testing.assert_array_equal(pool.read(w), file.read(window=((w[2], w[2] + 32), (w[1], w[1] + 32))))
+
+
+def with_overviews(path, array, resampling):
+    plain_write(path, array, tiled=True, blockxsize=64, blockysize=64, nodata=0, crs=PLACE[0], transform=rasterio.Affine(*PLACE[1]))
+    with rasterio.open(path, "r+") as file: file.build_overviews([2, 4, 8], resampling)
+    return path
+
+
+def test_a_look_reads_overviews_masks_and_areas(tmp_path):
+    array = np.repeat(np.repeat(noise(2, 64, 64), 8, 1), 8, 2)
+    array[:, :, :256] = 0
+    raster = open_raster(with_overviews(tmp_path / "a.tif", array, rasterio.enums.Resampling.average))
+    assert raster.overviews == (2, 4, 8)
+    small = look(raster, 64)
+    assert small.shape == (2, 64, 64) and np.isnan(small[:, :, :32]).all()
+    np.testing.assert_array_equal(small[:, :, 32:], array[:, ::8, 256::8])
+    np.testing.assert_array_equal(look(open_raster(array), 64)[:, 0, 40], array[:, 0, 320])
+    assert look(raster, 1000).shape == (2, 512, 512) and look(open_raster(noise(1, 1, 400)), 64).shape == (1, 1, 64)
+    mask = np.full((64, 64), 255, np.uint8)
+    mask[:, :32] = 0
+    assert np.isnan(look(open_raster(tagged_alpha(tmp_path / "m.tif", mask)), 16)).sum() == 3 * 16 * 8
+
+
+@pytest.mark.parametrize("resampling", ["average", "nearest"])
+def test_overviews_make_statistics_better_whatever_they_are(tmp_path, resampling):
+    trend = np.linspace(20, 200, 1024)[None, :, None] + np.linspace(-15, 30, 1024)
+    array = np.clip(trend + np.random.default_rng(0).normal(0, 12, (1, 1024, 1024)), 1, 255).astype(np.uint8)
+    path = with_overviews(tmp_path / "a.tif", array, rasterio.enums.Resampling[resampling])
+    from dataclasses import replace
+    raster, error = open_raster(path), lambda found: abs(found[0][0] - array.mean()) + abs(found[1][0] - array.std())
+    with_them, without = Pool(raster, 64).statistics(), Pool(replace(raster, overviews=()), 64).statistics()
+    assert error(with_them) < .8 and error(with_them) < error(without) / 2
+
+
+# ---------------------------------------------------------------- bad files among good ones
+
+@pytest.fixture
+def mixed(tmp_path):
+    "Forty tiles, one of them cut short and one of three bands."
+    for i in range(40): write_raster(tmp_path / f"{i:02}.tif", noise(2, 64, 64, seed=i), nodata=0)
+    cut = tmp_path / "07.tif"
+    cut.write_bytes(cut.read_bytes()[:2000])
+    write_raster(tmp_path / "20.tif", noise(3, 64, 64))
+    return tmp_path
+
+
+def test_errors_raise_by_default_and_skip_within_a_budget(mixed):
+    with says("20.tif has 3 bands"): Pool(mixed, 16)
+    pool = Pool(mixed, 16, on_error="skip")
+    assert len(pool.rasters) == 38 and sorted(Path(p).name for p, _ in pool.skipped) == ["07.tif", "20.tif"] and all("07.tif cannot" in s or "3 bands" in s for _, s in pool.skipped)
+    assert "skipped" in repr(pool) and pool.windows(100)[:, 0].max() == 37
+    with says("2 of 40 files cannot be used and 1 may be skipped", "rsssl-nb check"): Pool(mixed, 16, on_error="skip", budget=.04)
+    write_raster(mixed / "30.tif", np.zeros((2, 64, 64), np.uint8), nodata=0)
+    with says("3 of 40 files cannot be used and 2 may be skipped", "nothing but nodata"): Pool(mixed, 16, on_error="skip")
+    with says("no usable image is left"): Pool(mixed / "07.tif", 16, on_error="skip")
+    with says("on_error is 'ignore'"): Pool(mixed, 16, on_error="ignore")
+
+
+def test_windows_that_cannot_be_read_are_replaced_purely(tmp_path):
+    for i in range(3): write_raster(tmp_path / f"{i}.tif", noise(1, 512, 512, seed=i))
+    damaged = bytearray((tmp_path / "1.tif").read_bytes())
+    damaged[len(damaged) // 2:] = bytes(len(damaged) - len(damaged) // 2)
+    (tmp_path / "1.tif").write_bytes(damaged)
+    pool = Pool(tmp_path, 64, on_error="skip")
+    windows = pool.windows(60)
+    with pytest.warns(UserWarning, match="windows are replaced: .*1.tif cannot be read") as said: first = [pool.read(w) for w in windows]
+    assert len(said) == 1 and [Path(p).name for p, _ in pool.skipped] == ["1.tif"] and all(np.isfinite(a).all() for a in first)
+    again = Pool(tmp_path, 64, on_error="skip")
+    with pytest.warns(UserWarning): second = [again.read(w) for w in windows[::-1]][::-1]
+    for a, b in zip(first, second): np.testing.assert_array_equal(a, b)
+    with says("1.tif cannot be read"): [Pool(tmp_path, 64).read(w) for w in windows]
+
+
+def test_check_names_what_is_wrong(mixed):
+    write_raster(mixed / "30.tif", np.zeros((2, 64, 64), np.uint8), nodata=0)
+    write_raster(mixed / "31.tif", noise(2, 64, 64, dtype="uint16"))
+    (mixed / "32.tif").write_bytes(b"")
+    found = check_rasters(mixed)
+    assert [(p.name, kind) for p, kind, _ in found] == [("07.tif", "corrupt"), ("20.tif", "mismatch"), ("30.tif", "empty"), ("31.tif", "mismatch"), ("32.tif", "corrupt")]
+    assert "20.tif has 3 bands of uint8 and 35 others have 2 bands of uint8" in found[1][2]
+    assert all(p.name in sentence and "\n" not in sentence for p, _, sentence in found)
+    from click.testing import CliRunner
+    from rsssl_nb.cli import main
+    result = CliRunner().invoke(main, ["check", str(mixed)])
+    assert result.exit_code == 2 and "5 faults" in result.output and "Traceback" not in result.output
+    for name in ("07", "20", "30", "31", "32"): (mixed / f"{name}.tif").unlink()
+    result = CliRunner().invoke(main, ["check", str(mixed)])
+    assert result.exit_code == 0 and "0 faults" in result.output
+
+
+# ---------------------------------------------------------------- one to thirteen bands
+
+@pytest.mark.parametrize("bands", range(1, 14))
+def test_any_number_of_bands_goes_all_the_way(tmp_path, bands):
+    from rsssl_nb.encoders import Encoder
+    from rsssl_nb.figures import show_image
+    from rsssl_nb.training.pretrain import normalise
+    from rsssl_nb.views.pairs import two_views
+    path = write_raster(tmp_path / "a.tif", np.random.default_rng(bands).integers(1, 4000, (bands, 64, 64)).astype("uint16"), *PLACE)
+    pool = Pool(path, 32)
+    images = normalise(torch.as_tensor(np.stack([pool.read(w) for w in pool.windows(2)])), *pool.statistics())
+    pair = two_views(images, seed=1)
+    assert pair.a.shape == pair.b.shape == (2, bands, 32, 32) and not torch.equal(pair.a, images)
+    assert torch.isfinite(Encoder(bands=bands, width=8)(pair.a).pooled).all()
+    assert show_image(look(open_raster(path)))._repr_png_() and show_image(pair.a[0])._repr_png_()
+
+
 # ---------------------------------------------------------------- files that are no rasters
 
 def test_files_that_are_not_what_they_say(tmp_path):
@@ -362,6 +500,19 @@ def test_complex_numbers_and_huge_windows_are_refused(tmp_path):
     huge = open_raster(tmp_path / "huge.tif")
     with says("huge.tif", "160.0 GB"): huge.read(0, 0, 100_000, 100_000)
     assert (huge.read(90_000, 90_000, 64, 64) == 0).all()
+
+
+def test_a_small_file_that_declares_40_gb_is_refused_by_its_windows(tmp_path):
+    def claim(name, **profile):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with rasterio.open(tmp_path / name, "w", driver="GTiff", height=100_000, dtype="uint8", photometric="minisblack", sparse_ok=True, **profile): pass
+        assert (tmp_path / name).stat().st_size < 3e7
+        return tmp_path / name
+    tiled = claim("tiles.tif", width=100_000, count=4, tiled=True, blockxsize=512, blockysize=512)
+    with says("tiles.tif", "40.0 GB"): open_raster(tiled).read(0, 0, 50_000, 50_000)
+    with says("labels of 10.0 GB"): read_labels(claim("labels.tif", width=100_000, count=1, tiled=True, blockxsize=512, blockysize=512), CLASSES)
+    with says("tile.tif", "pieces of 49152 x 49152, 2.4 GB each"): open_raster(claim("tile.tif", width=100_000, count=1, tiled=True, blockxsize=49_152, blockysize=49_152, compress="deflate"))
 
 
 # ---------------------------------------------------------------- writing
@@ -544,6 +695,9 @@ def test_the_manifest_of_real_geotiffs(imagery, row):
     if raster.mask is None and raster.nodata is not None and raster.nodata == raster.nodata: assert (raw[~ok] == np.array(raster.nodata).astype(raw.dtype)).all()
     mean, std = pool.statistics()
     assert pool.windows(20).shape == (20, 4) and np.isfinite(mean).all() and np.isfinite(std).all() and pool.bands == raster.bands
+    assert count_valid(raster) == pool.pixels                                # every pixel was read, as full_read_ok says it can
+    from rsssl_nb.figures import show_image
+    assert show_image(look(raster))._repr_png_()[:4] == b"\x89PNG" and show_image(pool.read(pool.windows(1)[0]))._repr_png_()
 
 
 def test_three_encodings_of_one_picture_read_alike(imagery):

@@ -5,22 +5,25 @@
 # %% auto #0
 __all__ = ['SUFFIXES', 'CURES', 'DRIVERS', 'OPEN', 'BUDGET', 'TRIES', 'InputError', 'png_ends', 'driver_of', 'is_remote',
            'refuse_remote', 'no_place_is_fine', 'forget_error', 'explained', 'stamp_of', 'handle', 'missing',
-           'usable_nodata', 'inside', 'read_raw', 'measured', 'read_window', 'valid_window', 'Raster', 'spread',
-           'everywhere', 'looks_like_mask', 'alpha_band', 'open_file', 'open_array', 'open_raster', 'rgb',
+           'usable_nodata', 'inside', 'burn', 'outside', 'file_bands', 'array_bands', 'read_raw', 'measured',
+           'read_window', 'valid_window', 'Raster', 'move_shape', 'pixel_metres', 'spread', 'everywhere',
+           'looks_like_mask', 'alpha_band', 'check_block', 'open_file', 'open_array', 'open_raster', 'rgb',
            'tiff_profile', 'describe', 'put', 'raster_writer', 'write_raster', 'write_scene', 'children',
            'find_rasters', 'pieces', 'cell_counts', 'summed', 'box_sum', 'Coverage', 'coverage', 'enough', 'starts',
-           'place', 'open_all', 'check_bands', 'grid_of', 'probe', 'check_size', 'survey', 'settle', 'draw_windows',
-           'band_statistics', 'Pool', 'Classes', 'pack', 'check_classes', 'colormap_of', 'raster_classes',
-           'read_classes', 'find_classes', 'pair_labels', 'translate', 'palette_colours', 'codes_of', 'same_crs',
-           'strange_labels', 'check_grid', 'read_labels']
+           'place', 'listed', 'sift', 'skip', 'open_all', 'check_bands', 'check_settings', 'gather', 'grid_of', 'probe',
+           'check_size', 'covered', 'valid_pixels', 'survey', 'settle', 'draw_windows', 'grid_windows',
+           'in_block_order', 'look', 'moments', 'means', 'part_of', 'raster_moments', 'band_statistics',
+           'read_or_instead', 'Pool', 'count_valid', 'unlike_most', 'check_rasters', 'Classes', 'pack', 'check_classes',
+           'colormap_of', 'raster_classes', 'read_classes', 'find_classes', 'pair_labels', 'translate',
+           'palette_colours', 'codes_of', 'same_crs', 'strange_labels', 'check_grid', 'read_labels']
 
 # %% ../../nbs/10_data/11_rasters.ipynb #00000002
 import json
 import os
 import threading
 import warnings
-from collections import OrderedDict
-from contextlib import contextmanager, suppress
+from collections import Counter, OrderedDict
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -92,10 +95,10 @@ def forget_error(rasterio):
 def explained(path, doing):
     "Rasterio, whose errors inside the block become an InputError with the file's name and a cure."
     os.environ.setdefault("GDAL_CACHEMAX", "128")   # megabytes of decoded blocks, instead of a twentieth of the machine
-    import rasterio
+    import rasterio.shutil
     from rasterio._err import CPLE_BaseError
     try:
-        with rasterio.Env(): yield rasterio
+        with nullcontext() if rasterio.env.hasenv() else rasterio.Env(): yield rasterio
     except InputError: raise
     except (rasterio.errors.RasterioError, CPLE_BaseError, OSError, ValueError, MemoryError) as e:
         forget_error(rasterio)
@@ -111,10 +114,12 @@ def stamp_of(path):
 
 def handle(path, driver=None, stamp=None):
     "The open dataset of a file for this process and thread; of more than 64 the one longest unused is closed."
-    if getattr(OPEN, "pid", None) != os.getpid(): OPEN.pid, OPEN.files = os.getpid(), OrderedDict()
+    if getattr(OPEN, "pid", None) != os.getpid(): OPEN.pid, OPEN.files, OPEN.env = os.getpid(), OrderedDict(), None
     key = (str(path), stamp)
     if key not in OPEN.files:
-        with explained(path, "read") as rasterio, no_place_is_fine(): OPEN.files[key] = rasterio.open(path, driver=driver, sharing=False)
+        with explained(path, "read") as rasterio, no_place_is_fine():
+            if OPEN.env is None: OPEN.env = rasterio.Env().__enter__()   # one for the thread's life: to enter it at each read costs a tenth of a read
+            OPEN.files[key] = rasterio.open(path, driver=driver, sharing=False)
         if len(OPEN.files) > 64: OPEN.files.popitem(last=False)[1].close()
     OPEN.files.move_to_end(key)
     return OPEN.files[key]
@@ -144,21 +149,48 @@ def inside(raster, x0, y0, w, h):
     "The part of a window that lies on the raster: (x0, y0, x1, y1), empty when x1 <= x0 or y1 <= y0."
     return max(0, x0), max(0, y0), min(raster.width, x0 + w), min(raster.height, y0 + h)
 
-def read_raw(raster, x0, y0, x1, y1):
-    "The file's own numbers in a box on the raster, and which of them are nodata: two arrays (C, h, w), the second None for a raster without gaps."
-    if isinstance(raster.source, np.ndarray):
-        raw = raster.source[:, y0:y1, x0:x1]
-        return raw, missing(raw, raster.nodatas) if raster.has_gaps else None
-    with explained(raster.path, "read") as rasterio:
-        window = rasterio.windows.Window(x0, y0, x1 - x0, y1 - y0)
-        file = handle(raster.path, *raster.source)
-        raw = file.read(raster.indexes, window=window)
-        gone = missing(raw, raster.nodatas) if raster.has_gaps else None
-        if raster.mask == "internal": gone |= file.read_masks(raster.indexes, window=window) == 0
-        elif raster.mask: gone |= file.read(raster.mask, window=window) == 0
+def burn(shapes, height, width, affine=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0), fill=0):
+    """Polygons as numbers on a grid, uint8 (height, width): `shapes` are pairs (GeoJSON geometry, number), later ones over earlier, `fill` elsewhere.
+
+    A pixel belongs to the polygon that holds its centre. `affine` leads from the grid's pixels to the polygons' coordinates."""
+    if not shapes: return np.full((height, width), fill, np.uint8)
+    with explained("a polygon", "read") as rasterio:
+        import rasterio.features
+        return rasterio.features.rasterize(shapes, (height, width), fill, transform=rasterio.Affine(*affine), dtype="uint8")
+
+def outside(raster, x0, y0, x1, y1, h, w):
+    "Which pixels of a box, seen as h rows and w columns, lie outside the raster's area of interest, bool (h, w)."
+    affine = ((x1 - x0) / w, 0, x0, 0, (y1 - y0) / h, y0)
+    return burn(raster.area, h, w, affine, fill=not any(number for _, number in raster.area)) == 0
+
+# %% ../../nbs/10_data/11_rasters.ipynb #00000015
+def file_bands(raster, x0, y0, x1, y1, shape):
+    "`read_raw` of a file: its numbers, and what it declares as nodata or masks."
+    file, box = handle(raster.path, *raster.source), dict(window=((y0, y1), (x0, x1)))
+    raw = file.read(raster.indexes, out_shape=shape and (raster.bands, *shape), **box)
+    gone = missing(raw, raster.nodatas) if raster.has_gaps else None
+    if raster.mask == "internal": gone |= file.read_masks(raster.indexes, out_shape=raw.shape, **box) == 0
+    elif raster.mask: gone |= file.read(raster.mask, out_shape=raw.shape[1:], **box) == 0
     return raw, gone
 
+def array_bands(raster, x0, y0, x1, y1, shape):
+    "`read_raw` of an array."
+    raw = raster.source[:, y0:y1, x0:x1]
+    if shape: raw = raw[:, np.linspace(0, y1 - y0 - 1, shape[0]).round().astype(int)[:, None], np.linspace(0, x1 - x0 - 1, shape[1]).round().astype(int)]
+    return raw, missing(raw, raster.nodatas) if raster.has_gaps else None
+
 # %% ../../nbs/10_data/11_rasters.ipynb #00000016
+def read_raw(raster, x0, y0, x1, y1, shape=None):
+    """The raster's own numbers in a box on it, and which of them are nodata: two arrays (C, h, w), the second None for a raster without gaps.
+
+    `shape` (h, w) reduces the box to so many rows and columns, taken from overviews where the file has them."""
+    try: raw, gone = (array_bands if isinstance(raster.source, np.ndarray) else file_bands)(raster, x0, y0, x1, y1, shape)
+    except Exception as error:
+        with explained(raster.path, "read"): raise error
+    if raster.area: gone |= outside(raster, x0, y0, x1, y1, *raw.shape[1:])
+    return raw, gone
+
+# %% ../../nbs/10_data/11_rasters.ipynb #00000018
 def measured(raw, gone):
     "Raw numbers as float32, NaN where nodata."
     with np.errstate(over="ignore", invalid="ignore"): out = raw.astype(np.float32)
@@ -166,7 +198,7 @@ def measured(raw, gone):
     if gone is not None and gone.any(): out[gone] = np.nan
     return out
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000017
+# %% ../../nbs/10_data/11_rasters.ipynb #00000019
 BUDGET = 2**31  # bytes of one window: more is a mistake, or a small file that claims to be huge
 
 def read_window(raster, x0, y0, w, h):
@@ -189,7 +221,7 @@ def valid_window(raster, x0, y0, w, h):
     if l < r and t < b: out[t - y0:b - y0, l - x0:r - x0] = ~read_raw(raster, l, t, r, b)[1].all(0) if raster.has_gaps else True
     return out
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000019
+# %% ../../nbs/10_data/11_rasters.ipynb #0000001b
 @dataclass(frozen=True, eq=False)
 class Raster:
     """A raster that is read window by window: a file, opened when first read, or an array.
@@ -209,15 +241,30 @@ class Raster:
     mask: object = None      # number of the alpha band that is a mask, "internal", or None
     source: object = None    # (driver, stamp of the file), or the array
     block: tuple = (256, 256)  # height and width of what the file stores in one piece
+    overviews: tuple = ()    # how many times smaller the file's reduced copies are
+    area: tuple = ()         # polygons in pixels, [(geometry, 1 to keep or 0 to drop)]: the rest is nodata
 
     def read(self, x0, y0, w, h): return read_window(self, int(x0), int(y0), int(w), int(h))
     def valid(self, x0, y0, w, h): return valid_window(self, int(x0), int(y0), int(w), int(h))
-    @property
-    def name(self): return str(self.path) if self.path else f"an array of {self.bands} x {self.height} x {self.width}"
-    @property
-    def has_gaps(self): return self.mask is not None or self.dtype.startswith("float") or any(v is not None for v in self.nodatas)
+    name = property(lambda self: str(self.path) if self.path else f"an array of {self.bands} x {self.height} x {self.width}")
+    has_gaps = property(lambda self: self.mask is not None or bool(self.area) or self.dtype.startswith("float") or any(v is not None for v in self.nodatas))
 
-# %% ../../nbs/10_data/11_rasters.ipynb #0000001b
+# %% ../../nbs/10_data/11_rasters.ipynb #0000001d
+def move_shape(geometry, source, target):
+    "A GeoJSON geometry from one CRS to another, both as rasterio takes them; x is east or longitude in all."
+    with explained("a polygon", "read"):
+        from rasterio.warp import transform_geom
+        return transform_geom(source, target, geometry)
+
+def pixel_metres(raster):
+    "Width and height of a raster's pixels on the ground in metres, taken at its middle; InputError without a CRS."
+    if not raster.crs: raise InputError(f"{raster.name} has no CRS, so its pixels have no size on the ground: give lengths in pixels, as in 512px")
+    from rasterio.crs import CRS
+    (a, b, c, d, e, f), crs = raster.transform, CRS.from_user_input(raster.crs)
+    unit = np.array([111_320 * np.cos(np.radians(f + d * raster.width / 2 + e * raster.height / 2)), 111_320]) if crs.is_geographic else np.full(2, crs.linear_units_factor[1])
+    return float(np.hypot(*(unit * (a, d)))), float(np.hypot(*(unit * (b, e))))
+
+# %% ../../nbs/10_data/11_rasters.ipynb #00000020
 def spread(width, height, size=256, most=8):
     "Up to `most` x `most` windows (x, y, w, h) spread evenly over a raster; all of it when it is small."
     starts = lambda length: np.unique(np.linspace(0, max(0, length - size), min(most, -(-length // size))).astype(int))
@@ -227,7 +274,7 @@ def everywhere(width, height):
     "Windows (x, y, w, h) that cover a raster without overlap."
     return ((x, y, min(4096, width - x), min(256, height - y)) for y in range(0, height, 256) for x in range(0, width, 4096))
 
-# %% ../../nbs/10_data/11_rasters.ipynb #0000001c
+# %% ../../nbs/10_data/11_rasters.ipynb #00000021
 def looks_like_mask(file, band):
     "Whether a band of an open file holds nothing but 0 and one other value, its maximum."
     from rasterio.windows import Window
@@ -237,7 +284,7 @@ def looks_like_mask(file, band):
     if not found: found = next(filter(None, values(everywhere(file.width, file.height))), set())   # nothing but 0 is no evidence: look on
     return len(found) < 2
 
-# %% ../../nbs/10_data/11_rasters.ipynb #0000001d
+# %% ../../nbs/10_data/11_rasters.ipynb #00000022
 def alpha_band(file, path, alpha):
     "The number of the band that is a mask, or None; `alpha` is auto, mask or band. Warns when a band only tagged alpha is data."
     if alpha not in ("auto", "mask", "band"): raise InputError(f"alpha is {alpha!r}: use auto, mask or band")
@@ -247,14 +294,22 @@ def alpha_band(file, path, alpha):
     warnings.warn(f"{path}: band {tagged} is tagged alpha but holds many values, so it is read as data (alpha=\"mask\" makes it a mask)", stacklevel=4)
     return None
 
-# %% ../../nbs/10_data/11_rasters.ipynb #0000001f
+# %% ../../nbs/10_data/11_rasters.ipynb #00000024
+def check_block(path, block, bands, dtype):
+    "InputError when a file declares more than 4096 bands, or the piece in which it stores its pixels is itself larger than the budget of a window."
+    if bands > 4096: raise InputError(f"{path} declares {bands} bands: its header is damaged, or it is no picture, so leave it out")
+    size = block[0] * block[1] * bands * np.dtype(dtype).itemsize
+    if size > BUDGET: raise InputError(f"{path} stores its pixels in pieces of {block[1]} x {block[0]}, {size / 1e9:.1f} GB each: rewrite it in tiles with gdal_translate -co TILED=YES")
+
+# %% ../../nbs/10_data/11_rasters.ipynb #00000025
 def open_file(path, alpha="auto", allow_remote=False):
     "The Raster of a file, from its header (and a look at an alpha band)."
     if not allow_remote: refuse_remote(path)
     source = (None, None) if is_remote(path) else (driver_of(path), stamp_of(path))
     with explained(path, "read"):
         file = handle(path, *source)
-        if any(np.dtype(d).kind not in "uif" for d in file.dtypes): raise InputError(f"{path} holds {file.dtypes[0]} numbers: convert them to integers or floats, for example to magnitudes")
+        if not all(d.startswith(("uint", "int", "float")) for d in file.dtypes): raise InputError(f"{path} holds {file.dtypes[0]} numbers: convert them to integers or floats, for example to magnitudes")
+        check_block(path, file.block_shapes[0], file.count, file.dtypes[0])
         mask = alpha_band(file, path, alpha)
         indexes = tuple(i for i in file.indexes if i != mask)
         if mask is None and [f.name for f in file.mask_flag_enums[0]] == ["per_dataset"]: mask = "internal"
@@ -262,9 +317,9 @@ def open_file(path, alpha="auto", allow_remote=False):
         nodatas = tuple(usable_nodata(file.nodatavals[i - 1], dtype) for i in indexes)
         names = tuple(file.descriptions[i - 1] or f"band {i}" for i in indexes)
         crs = file.crs.to_string() if file.crs else None
-        return Raster(path, len(indexes), file.height, file.width, dtype, nodatas[0], crs, tuple(file.transform)[:6], names, indexes, nodatas, mask, source, file.block_shapes[0])
+        return Raster(path, len(indexes), file.height, file.width, dtype, nodatas[0], crs, tuple(file.transform)[:6], names, indexes, nodatas, mask, source, file.block_shapes[0], tuple(file.overviews(1)))
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000020
+# %% ../../nbs/10_data/11_rasters.ipynb #00000026
 def open_array(array, nodata=None, **known):
     "The Raster of an array (C, H, W) or (H, W); what else is known of it by name."
     array = np.asarray(array)
@@ -288,14 +343,14 @@ def open_raster(source, alpha="auto", allow_remote=False):
     if hasattr(source, "image"): return open_array(source.image, source.nodata, crs=source.crs, transform=tuple(source.transform), band_names=("red", "green", "blue", "nir")[:len(source.image)])
     return open_array(source)
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000026
+# %% ../../nbs/10_data/11_rasters.ipynb #0000002c
 def rgb(colour):
     "A colour (red, green, blue) as integers 0..255, from '#rrggbb' or three numbers."
     if isinstance(colour, str) and len(colour.lstrip("#")) == 6: return tuple(bytes.fromhex(colour.lstrip("#")))
     if not isinstance(colour, str) and len(colour) >= 3 and all(0 <= int(v) == v <= 255 for v in colour[:3]): return tuple(int(v) for v in colour[:3])
     raise InputError(f"{colour!r} is no colour: write it '#rrggbb' or as three numbers 0 to 255")
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000028
+# %% ../../nbs/10_data/11_rasters.ipynb #0000002e
 def tiff_profile(bands, dtype, nodata, palette):
     "GDAL's settings for a tiled, compressed GeoTIFF."
     predictor = 3 if np.dtype(dtype).kind == "f" else 1 if palette else 2
@@ -317,7 +372,7 @@ def put(file, path, array, x0, y0):
     array = array[None] if array.ndim == 2 else array
     with explained(path, "written") as rasterio: file.write(array, window=rasterio.windows.Window(x0, y0, array.shape[2], array.shape[1]))
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000029
+# %% ../../nbs/10_data/11_rasters.ipynb #0000002f
 @contextmanager
 def raster_writer(path, bands, height, width, dtype, crs=None, transform=None, nodata=None, colors=None, classes=None, names=None):
     """A GeoTIFF written piece by piece: yields `write(array (C, h, w), x0=0, y0=0)`. It appears under its name only when the block ends well.
@@ -339,7 +394,7 @@ def raster_writer(path, bands, height, width, dtype, crs=None, transform=None, n
     finally:
         with suppress(OSError, ValueError): aside.unlink(missing_ok=True)
 
-# %% ../../nbs/10_data/11_rasters.ipynb #0000002a
+# %% ../../nbs/10_data/11_rasters.ipynb #00000030
 def write_raster(path, array, crs=None, transform=None, nodata=None, colors=None, classes=None, names=None):
     """Writes an array (C, H, W) or (H, W) as a tiled DEFLATE GeoTIFF, aside and then renamed; returns the path.
 
@@ -357,13 +412,13 @@ def write_scene(scene, folder):
     image = write_raster(folder / "image.tif", scene.image, scene.crs, scene.transform, scene.nodata, names=("red", "green", "blue", "nir")[:len(scene.image)])
     return image, write_raster(folder / "labels.tif", scene.labels, scene.crs, scene.transform, 255, scene.colors, scene.classes)
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000034
+# %% ../../nbs/10_data/11_rasters.ipynb #0000003a
 def children(folder):
     "The rasters in a folder, hidden files left out; where it has none itself, those of its sub-folders."
     fits = lambda p: p.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in p.relative_to(folder).parts) and p.is_file()
     return sorted(filter(fits, folder.iterdir())) or sorted(filter(fits, folder.rglob("*")))
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000035
+# %% ../../nbs/10_data/11_rasters.ipynb #0000003b
 def find_rasters(paths):
     """The raster files meant by files and folders, as sorted paths: .tif .tiff .png .jpg .jpeg.
 
@@ -380,14 +435,14 @@ def find_rasters(paths):
     if not found: raise InputError("no image was given: give raster files or folders")
     return found
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000038
+# %% ../../nbs/10_data/11_rasters.ipynb #0000003e
 def pieces(raster, cell):
     "Boxes (x0, y0, w, h) that cover a raster in multiples of `cell`, about 4 million values each; full rows where the file is stored in rows."
     width = raster.width if raster.block[1] >= raster.width else cell * max(1, 1024 // cell)
     height = cell * max(1, 2**22 // (min(width, raster.width) * raster.bands * cell))
     return [(x, y, min(width, raster.width - x), min(height, raster.height - y)) for y in range(0, raster.height, height) for x in range(0, raster.width, width)]
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000039
+# %% ../../nbs/10_data/11_rasters.ipynb #0000003f
 def cell_counts(raster, cell):
     "How many valid pixels each cell of `cell` x `cell` pixels holds, int (rows, cols). Reads the raster once, a piece at a time."
     counts = np.zeros((-(-raster.height // cell), -(-raster.width // cell)), np.int64)
@@ -406,7 +461,7 @@ def box_sum(table, x0, y0, x1, y1):
     x1, y1 = np.maximum(x0, x1), np.maximum(y0, y1)
     return table[y1, x1] - table[y0, x1] - table[y1, x0] + table[y0, x0]
 
-# %% ../../nbs/10_data/11_rasters.ipynb #0000003c
+# %% ../../nbs/10_data/11_rasters.ipynb #00000042
 @dataclass
 class Coverage:
     "Where a raster holds measurements: `cell` pixels a cell and a summed-area `table` of their counts; None for a raster without gaps."
@@ -431,7 +486,7 @@ class Coverage:
         edge = lambda v, length: np.minimum(v * self.cell, length)
         return np.maximum(0, edge(x1, self.raster.width) - edge(x0, self.raster.width)) * np.maximum(0, edge(y1, self.raster.height) - edge(y0, self.raster.height))
 
-# %% ../../nbs/10_data/11_rasters.ipynb #0000003d
+# %% ../../nbs/10_data/11_rasters.ipynb #00000043
 def coverage(raster, size):
     "The Coverage of a raster for windows of `size` pixels: cells of a sixteenth of the window, a million at most."
     if not raster.has_gaps: return Coverage(raster, size, None)
@@ -445,7 +500,7 @@ def enough(cover, x, y, size, need):
     for i in np.flatnonzero(~found & (most >= need)): found[i] = cover.raster.valid(x[i], y[i], size, size).sum() >= need
     return found
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000041
+# %% ../../nbs/10_data/11_rasters.ipynb #00000047
 def starts(cover, size, need):
     "Boxes (n, 4), x y width height, in which the corner of a window of `size` with `need` valid pixels may lie; for a gapless raster at most one box."
     r, c = cover.raster, cover.cell
@@ -461,66 +516,111 @@ def place(boxes, u):
     chosen = boxes[np.searchsorted(ends, (u[:, 0] * ends[-1]).astype(int), side="right")]
     return (chosen[:, :2] + (u[:, 1:] * chosen[:, 2:]).astype(int)).T
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000043
-def open_all(sources, alpha):
-    "Rasters of files, folders, Scenes and arrays; one warning for all bands that are only tagged alpha."
+# %% ../../nbs/10_data/11_rasters.ipynb #00000049
+def listed(sources):
+    "What is behind the sources of a pool: files (folders searched), Scenes, arrays and Rasters."
     single = isinstance(sources, (str, os.PathLike, Raster, np.ndarray)) or hasattr(sources, "image")
-    rasters = []
+    found = [f for s in ([sources] if single else sources) for f in (find_rasters(s) if isinstance(s, (str, os.PathLike)) else [s])]
+    if not found: raise InputError("no image was given: give raster files or folders")
+    return found
+
+def sift(pool, items, make):
+    "What `make` gives for each item; items it refuses with an InputError are skipped, or end it, as the pool's `on_error` says."
+    made, error = [], None
+    for item in items:
+        try: made.append(make(item))
+        except InputError as e: error = skip(pool, item, e)
+    if not made: raise InputError(f"no usable image is left: {error}")
+    return made
+
+def skip(pool, item, error):
+    "Lists a file or Raster as unusable, once, and gives the error back; raises it when the pool raises, or when more than its budget are listed."
+    if pool.on_error == "raise": raise error
+    name = str(item) if isinstance(item, (str, os.PathLike)) else getattr(item, "name", "an array")
+    if name not in dict(pool.skipped): pool.skipped.append((name, str(error)))
+    allowed = max(1, int(pool.budget * pool.files))
+    if len(pool.skipped) > allowed: raise InputError(f"{len(pool.skipped)} of {pool.files} files cannot be used and {allowed} may be skipped: list them with `rsssl-nb check`; the last: {error}") from error
+    return error
+
+# %% ../../nbs/10_data/11_rasters.ipynb #0000004a
+def open_all(pool, sources, alpha):
+    "Rasters of a pool's sources; one warning for all bands that are only tagged alpha."
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        for s in [sources] if single else sources:
-            rasters += [open_raster(p, alpha) for p in find_rasters(s)] if isinstance(s, (str, os.PathLike)) else [open_raster(s, alpha)]
+        rasters = sift(pool, sources, lambda s: open_raster(s, alpha))
     if said: warnings.warn(f"{said[0].message}" + (f"; so in {len(said)} files" if len(said) > 1 else ""), stacklevel=3)
-    if not rasters: raise InputError("no image was given: give raster files or folders")
     return rasters
 
-def check_bands(rasters, bands=None):
-    "The number of bands that all rasters have. InputError names the first that differs from the others, or from `bands`."
-    first = rasters[0]
+def check_bands(raster, first, bands=None):
+    "The raster, when it has as many bands as the `first`, and as `bands` asks for; else InputError."
     tell = lambda r: f"{r.name} has {r.bands} band{'s' * (r.bands > 1)}" + " beside its mask" * (r.mask is not None)
-    for r in rasters:
-        if r.bands != first.bands: raise InputError(f"{tell(r)} and {tell(first)}: give images of one band count, and check bands tagged alpha (--alpha mask or band)")
-    if bands and bands != first.bands: raise InputError(f"{tell(first)} and {bands} are asked for: give images of {bands} bands, or leave --bands out")
-    return first.bands
+    if bands and raster.bands != bands: raise InputError(f"{tell(raster)} and {bands} are asked for: give images of {bands} bands, or leave --bands out")
+    if raster.bands != first.bands: raise InputError(f"{tell(raster)} and {tell(first)}: give images of one band count, and check bands tagged alpha (--alpha mask or band)")
+    return raster
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000045
+# %% ../../nbs/10_data/11_rasters.ipynb #0000004b
+def check_settings(size, max_nodata, on_error):
+    "InputError for settings of a pool that cannot be."
+    if not 0 <= max_nodata <= 1: raise InputError(f"max_nodata is {max_nodata}: it is a share, from 0 to 1")
+    if size < 1: raise InputError(f"size is {size}: a window needs at least 1 pixel")
+    if on_error not in ("raise", "skip"): raise InputError(f"on_error is {on_error!r}: use raise or skip")
+
+def gather(pool, sources, alpha, bands):
+    "Fills a pool with the rasters of its sources that have the commonest number of bands, or `bands`."
+    os.environ.setdefault("GDAL_CACHEMAX", "512")   # drawn windows come back to a block: keep more of them than a map needs
+    pool.files = len(sources)
+    rasters = open_all(pool, sources, alpha)
+    pool.bands = bands or Counter(r.bands for r in rasters).most_common(1)[0][0]
+    first = next((r for r in rasters if r.bands == pool.bands), rasters[0])
+    pool.rasters = sift(pool, rasters, lambda r: check_bands(r, first, bands))
+
+# %% ../../nbs/10_data/11_rasters.ipynb #0000004d
 def grid_of(cover, size, need):
-    "Which windows of the grid that covers a raster hold enough, bool (n,); those at the far edges are moved inside."
+    "Corners (n, 2) of the windows that cover a raster, those at the far edges moved inside, and which of them hold enough, bool (n,)."
     along = lambda length: np.unique(np.minimum(np.arange(0, length, size), max(0, length - size)))
     x, y = (v.ravel() for v in np.meshgrid(along(cover.raster.width), along(cover.raster.height)))
-    return enough(cover, x, y, size, need)
+    return np.stack([x, y], 1), enough(cover, x, y, size, need)
 
 def probe(cover, boxes, size, need, n=256):
     "Whether one of `n` drawn windows of a raster holds enough."
     return bool(enough(cover, *place(boxes, np.random.default_rng(0).random((n, 3))), size, need).any())
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000047
+# %% ../../nbs/10_data/11_rasters.ipynb #0000004f
 def check_size(rasters, size):
     "InputError when a window is larger than every raster."
     if any(r.width >= size and r.height >= size for r in rasters): return
     r = max(rasters, key=lambda r: min(r.width, r.height))
     raise InputError(f"a window of {size} pixels is larger than every raster (the largest, {r.name}, is {r.width} x {r.height}): use a --size of at most {min(r.width, r.height)}")
 
+def covered(raster, size):
+    "The Coverage of a raster that holds something; else InputError."
+    cover = coverage(raster, size)
+    if not valid_pixels(cover): raise InputError(f"{raster.name} holds nothing but nodata ({raster.nodata}): leave it out, or correct its nodata value")
+    return cover
+
+def valid_pixels(cover):
+    "How many pixels of a raster hold a measurement."
+    return int(cover.box(0, 0, cover.raster.width, cover.raster.height)[0])
+
 def survey(pool):
-    "Fills a pool's counts: pixels, weights of the rasters, where windows may start, and how many of the covering grid are dropped."
-    pool.covers = [coverage(r, pool.size) for r in pool.rasters]
-    valid = [int(c.box(0, 0, c.raster.width, c.raster.height)[0]) for c in pool.covers]
-    for r, n in zip(pool.rasters, valid):
-        if not n: raise InputError(f"{r.name} holds nothing but nodata ({r.nodata}): leave it out, or correct its nodata value")
+    "Fills a pool's counts: pixels, weights of the rasters, where windows may start, and the covering grid with what is dropped from it."
+    pool.covers = sift(pool, pool.rasters, lambda r: covered(r, pool.size))
+    pool.rasters, valid = [c.raster for c in pool.covers], [valid_pixels(c) for c in pool.covers]
     pool.pixels, pool.starts = sum(valid), [starts(c, pool.size, pool.need) for c in pool.covers]
     grids = [grid_of(c, pool.size, pool.need) for c in pool.covers]
-    pool.total, pool.dropped = sum(map(len, grids)), sum(int((~g).sum()) for g in grids)
+    pool.total, pool.dropped = sum(len(g) for _, g in grids), sum(int((~g).sum()) for _, g in grids)
+    pool.cells = np.concatenate([np.insert(np.insert(corners[good], 0, i, 1), 3, pool.size, 1) for i, (corners, good) in enumerate(grids)])
     usable = [n * (len(s) > 0 and probe(c, s, pool.size, pool.need)) for n, s, c in zip(valid, pool.starts, pool.covers)]
     if not any(usable): raise InputError(f"no window of {pool.size} pixels in {pool.rasters[0].name} and {len(valid) - 1} more has a valid share of {1 - pool.max_nodata:g}: use a smaller --size or a larger --max-nodata")
     pool.weights = np.cumsum(usable) / sum(usable)
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000049
+# %% ../../nbs/10_data/11_rasters.ipynb #00000051
 def settle(pool, i, out, rows, u):
     "Places windows `rows` on raster i; which of them hold enough, bool."
     out[rows, 1], out[rows, 2] = x, y = place(pool.starts[i], u)
     return enough(pool.covers[i], x, y, pool.size, pool.need)
 
-# %% ../../nbs/10_data/11_rasters.ipynb #0000004a
+# %% ../../nbs/10_data/11_rasters.ipynb #00000052
 TRIES = 200
 
 def draw_windows(pool, samples, seed=0, epoch=0):
@@ -538,51 +638,132 @@ def draw_windows(pool, samples, seed=0, epoch=0):
         todo = todo[~good]
     raise InputError(f"after {TRIES} draws {len(todo)} windows of {pool.size} pixels still lack a valid share of {1 - pool.max_nodata:g}: use a smaller --size or a larger --max-nodata")
 
-# %% ../../nbs/10_data/11_rasters.ipynb #0000004c
+# %% ../../nbs/10_data/11_rasters.ipynb #00000054
+def grid_windows(pool, seed=None, epoch=0):
+    "Every window of the covering grid that holds enough, int (n, 4): in the order of the files, or shuffled, a pure function of (pool, seed, epoch)."
+    if seed is None: return pool.cells[in_block_order(pool, pool.cells)]
+    return pool.cells[np.random.Generator(np.random.Philox(key=np.array([seed % 2**64, epoch % 2**64], np.uint64))).permutation(len(pool.cells))]
+
+def in_block_order(pool, windows):
+    "The order, int (n,), in which windows share the most blocks: by raster, then by row and column of the block they start in."
+    raster, x, y, _ = windows.T
+    height, width = np.array([r.block for r in pool.rasters])[raster].T
+    return np.lexsort((x, y, x // width, y // height, raster))
+
+# %% ../../nbs/10_data/11_rasters.ipynb #00000056
+def look(raster, size=256):
+    "A whole raster at a glance: float32 (C, h, w), NaN for nodata, its longer side at most `size`. Quick for files with overviews; else every block is read."
+    scale = min(1, size / max(raster.height, raster.width))
+    return measured(*read_raw(raster, 0, 0, raster.width, raster.height, (max(1, round(raster.height * scale)), max(1, round(raster.width * scale)))))
+
+def moments(values, shift):
+    "Of the valid values of each band of (C, ...), less `shift` (C,): how many, their sum, the sum of their squares, float64 (3, C)."
+    flat = values.reshape(len(values), -1).astype(np.float64) - shift[:, None]
+    ok = np.isfinite(flat)
+    flat = np.where(ok, flat, 0)
+    return np.stack([ok.sum(1), flat.sum(1), (flat**2).sum(1)])
+
+def means(sums):
+    "The two means (2, C) in sums of `moments`; 0 for a band without a valid value."
+    return sums[1:] / np.maximum(1, sums[0])
+
+# %% ../../nbs/10_data/11_rasters.ipynb #00000057
+def part_of(small, raster, x, y, size):
+    "The part of a raster's overview `small` (C, h, w) that shows a window, one pixel at least."
+    (fy, fx) = small.shape[1] / raster.height, small.shape[2] / raster.width
+    top, left = min(int(y * fy), small.shape[1] - 1), min(int(x * fx), small.shape[2] - 1)
+    return small[:, top:max(top + 1, round((y + size) * fy)), left:max(left + 1, round((x + size) * fx))]
+
+def raster_moments(pool, i, windows, shift):
+    "The `moments` of windows of raster i, each with what its overview says it lacks to the whole; float64 (3, C)."
+    raster, sums = pool.rasters[i], np.zeros((3, pool.bands))
+    small = look(raster) if raster.overviews else None
+    whole = None if small is None else means(moments(small, shift))
+    for window in windows:
+        here = moments(pool.read(window), shift)
+        seen = None if small is None else moments(part_of(small, raster, *window[1:]), shift)
+        sums += here
+        if seen is not None: sums[1:] += np.where(seen[0] > 0, here[0] * (whole - means(seen)), 0)
+    return sums
+
+# %% ../../nbs/10_data/11_rasters.ipynb #00000058
 def band_statistics(pool, samples=256):
-    """Mean and standard deviation per band (C,) of a pool's valid values, from windows drawn with a seed of their own.
+    """Mean and standard deviation per band (C,) of a pool's valid values, from windows drawn with a seed of their own, read in block order.
 
-    A band without a valid value in them has mean 0 and deviation 1. Read in file order, which caches like.
+    With overviews in every file a quarter of the windows does. A band without a valid value in them has mean 0 and deviation 1.
     """
-    windows = pool.windows(min(samples, pool.default_samples()), seed=0, epoch=-1)
-    count, total, square = np.zeros(pool.bands), np.zeros(pool.bands), np.zeros(pool.bands)
-    shift = None
-    for window in windows[np.lexsort(windows.T[[1, 2, 0]])]:
-        values = pool.read(window).reshape(pool.bands, -1).astype(np.float64)
-        ok = np.isfinite(values)
-        if shift is None: shift = np.where(ok.any(1), np.where(ok, values, 0).sum(1) / np.maximum(1, ok.sum(1)), 0)
-        values = np.where(ok, values - shift[:, None], 0)
-        count, total, square = count + ok.sum(1), total + values.sum(1), square + (values**2).sum(1)
-    mean = total / np.maximum(1, count)
-    std = np.sqrt(np.maximum(0, square / np.maximum(1, count) - mean**2))
-    return np.where(count > 0, mean + shift, 0.0), np.where(count > 0, std, 1.0)
+    samples //= 4 if all(r.overviews for r in pool.rasters) else 1
+    windows = pool.windows(max(1, min(samples, pool.default_samples())), seed=0, epoch=-1)
+    windows = windows[in_block_order(pool, windows)]
+    shift = means(moments(pool.read(windows[0]), np.zeros(pool.bands)))[0]
+    sums = sum(raster_moments(pool, i, windows[windows[:, 0] == i], shift) for i in np.unique(windows[:, 0]))
+    mean, square = means(sums)
+    return np.where(sums[0] > 0, mean + shift, 0.0), np.where(sums[0] > 0, np.sqrt(np.maximum(0, square - mean**2)), 1.0)
 
-# %% ../../nbs/10_data/11_rasters.ipynb #0000004e
+# %% ../../nbs/10_data/11_rasters.ipynb #0000005a
+def read_or_instead(pool, window):
+    "A window of a pool, float32 (C, size, size). Where it cannot be read and the pool skips errors: the first of others, drawn from its own numbers, that can."
+    i, x, y, size = (int(v) for v in window)
+    try: return pool.rasters[i].read(x, y, size, size)
+    except InputError as error:
+        known = len(pool.skipped)
+        skip(pool, pool.rasters[i], error)
+        if len(pool.skipped) > known: warnings.warn(f"windows are replaced: {error}", stacklevel=3)
+    for i, x, y, size in pool.windows(64, seed=(i << 40) + (y << 20) + x, epoch=-2).tolist():
+        with suppress(InputError): return pool.rasters[i].read(x, y, size, size)
+    raise InputError(f"64 windows in a row cannot be read: {pool.skipped[-1][1]}")
+
+# %% ../../nbs/10_data/11_rasters.ipynb #0000005b
 class Pool:
-    """Many rasters seen as one stock of square windows.
+    """Many rasters seen as one stock of square windows, each raster in its own pixels, whatever its CRS and resolution.
 
     `sources`: files, folders, Scenes, arrays or Rasters, all of one band count; `size` of a window in pixels; windows with a larger missing share than `max_nodata` are left out.
+    `on_error`: "raise" at the first bad file, or "skip" up to `budget` (a share of the files, one at least), listed in `skipped` as (path, sentence).
     Attributes: rasters, bands, size, pixels (valid ones), dropped and total (windows of the grid that covers the rasters). InputError names file, value and cure.
     """
-    def __init__(self, sources, size, max_nodata=0.5, alpha="auto", bands=None):
-        if not 0 <= max_nodata <= 1: raise InputError(f"max_nodata is {max_nodata}: it is a share, from 0 to 1")
-        if size < 1: raise InputError(f"size is {size}: a window needs at least 1 pixel")
-        self.rasters, self.size, self.max_nodata = open_all(sources, alpha), int(size), max_nodata
-        self.bands = check_bands(self.rasters, bands)
-        check_size(self.rasters, self.size)
+    def __init__(self, sources, size, max_nodata=0.5, alpha="auto", bands=None, on_error="raise", budget=0.05):
+        check_settings(size, max_nodata, on_error)
+        self.size, self.max_nodata, self.on_error, self.budget, self.skipped = int(size), max_nodata, on_error, budget, []
         self.need = max(1, int(np.ceil((1 - max_nodata) * size * size)))
+        gather(self, listed(sources), alpha, bands)
+        check_size(self.rasters, self.size)
         survey(self)
 
     def windows(self, samples, seed=0, epoch=0): return draw_windows(self, samples, seed, epoch)
-    def read(self, window):
-        i, x, y, size = (int(v) for v in window)
-        return self.rasters[i].read(x, y, size, size)
+    def grid(self, seed=None, epoch=0): return grid_windows(self, seed, epoch)
+    def read(self, window): return read_or_instead(self, window)
     def statistics(self, samples=256): return band_statistics(self, samples)
     def default_samples(self): return max(64, self.pixels // self.size**2)
     def __repr__(self):
-        return f"{len(self.rasters)} rasters of {self.bands} bands, {self.pixels / 1e6:.2f} million valid pixels; {self.dropped} of {self.total} windows dropped"
+        return (f"{len(self.rasters)} rasters of {self.bands} bands, {self.pixels / 1e6:.2f} million valid pixels; {self.dropped} of {self.total} windows dropped"
+                + f"; skipped {', '.join(Path(n).name for n, _ in self.skipped)}" * bool(self.skipped))
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000058
+# %% ../../nbs/10_data/11_rasters.ipynb #0000006f
+def count_valid(raster):
+    "How many pixels of a raster hold a measurement in any band; every pixel is read, a piece at a time. InputError when one cannot be."
+    return sum(int(np.isfinite(raster.read(*box)).any(0).sum()) for box in pieces(raster, 256))
+
+def unlike_most(rasters):
+    "Rasters whose band count or type of numbers is not the commonest, [(Raster, sentence)]."
+    kind = lambda r: f"{r.bands} bands of {r.dtype}" if r.bands > 1 else f"1 band of {r.dtype}"
+    counts = Counter(map(kind, rasters)).most_common(1)
+    return [(r, f"{r.name} has {kind(r)} and {n} others have {usual}: leave it out, or convert it") for usual, n in counts for r in rasters if kind(r) != usual]
+
+# %% ../../nbs/10_data/11_rasters.ipynb #00000070
+def check_rasters(paths, alpha="auto"):
+    """What is wrong with raster files and folders, [(path, kind, sentence)]; each pixel is read once, in bounded memory.
+
+    `kind` is corrupt (cannot be opened, or not be read to its end), empty (nothing but nodata) or mismatch (other bands or numbers than most)."""
+    found, sound = [], []
+    for path in find_rasters(paths):
+        try: valid = count_valid(raster := open_raster(path, alpha))
+        except InputError as error: found.append((path, "corrupt", str(error)))
+        else:
+            if valid: sound.append(raster)
+            else: found.append((path, "empty", f"{path} holds nothing but nodata ({raster.nodata}): leave it out, or correct its nodata value"))
+    return sorted([*found, *((r.path, "mismatch", sentence) for r, sentence in unlike_most(sound))], key=lambda row: str(row[0]))
+
+# %% ../../nbs/10_data/11_rasters.ipynb #00000073
 @dataclass(frozen=True)
 class Classes:
     """What the numbers or colours of a label file mean: class i is `names[i]`, drawn in `colors[i]` ('#rrggbb', or an empty tuple).
@@ -594,6 +775,7 @@ class Classes:
     ignore_index: int = 255
     values: tuple = ()
     ignored: tuple = ()
+    threshold: int = 0   # colours are rounded to 0 and 255 at this value first: label pictures that went through JPEG
 
     def table(self): return {int(self.ignore_index): 255, **{int(v): i for i, v in enumerate(self.values or range(len(self.names)))}}
     def colour_table(self): return {**{pack(rgb(c)): 255 for c in self.ignored}, **{pack(rgb(c)): i for i, c in enumerate(self.colors)}}
@@ -603,7 +785,7 @@ def pack(colour):
     r, g, b = (np.asarray(v).astype(np.int64) for v in colour[:3])
     return r << 16 | g << 8 | b if r.ndim else int(r << 16 | g << 8 | b)
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000059
+# %% ../../nbs/10_data/11_rasters.ipynb #00000074
 def check_classes(classes, path):
     "The classes, when there are 1 to 254 of them with distinct numbers and a colour each or none at all; else InputError."
     n = len(classes.names)
@@ -612,13 +794,13 @@ def check_classes(classes, path):
     if len(classes.colors) not in (0, n): raise InputError(f"{path} gives colours to {len(classes.colors)} of {n} classes: give one to each, or to none")
     return classes
 
-# %% ../../nbs/10_data/11_rasters.ipynb #0000005b
+# %% ../../nbs/10_data/11_rasters.ipynb #00000076
 def colormap_of(file):
     "The palette of an open file's first band, {value: (red, green, blue, alpha)}; empty when it has none."
     try: return file.colormap(1)
     except ValueError: return {}
 
-# %% ../../nbs/10_data/11_rasters.ipynb #0000005c
+# %% ../../nbs/10_data/11_rasters.ipynb #00000077
 def raster_classes(path):
     "Classes from the tag and palette that `write_raster` leaves in a label raster. InputError when it has none."
     file = handle(path, driver_of(path), stamp_of(path))
@@ -628,7 +810,7 @@ def raster_classes(path):
     colors = tuple("#%02x%02x%02x" % palette[i][:3] for i in range(len(names))) if palette else ()
     return check_classes(Classes(names, colors, 255 if file.nodata is None else int(file.nodata)), path)
 
-# %% ../../nbs/10_data/11_rasters.ipynb #0000005d
+# %% ../../nbs/10_data/11_rasters.ipynb #00000078
 def read_classes(path):
     """Classes from a `classes.json` ({"ignore_index", "classes": [{"index", "name", "hex" or "rgb"}]}), or from a label raster that carries names and palette.
 
@@ -646,7 +828,7 @@ def read_classes(path):
         raise InputError(f"{path} is no list of classes ({type(e).__name__}: {e}): write {{\"ignore_index\": 255, \"classes\": [{{\"index\": 0, \"name\": \"water\", \"hex\": \"#3355ff\"}}]}}") from e
     return check_classes(found, path)
 
-# %% ../../nbs/10_data/11_rasters.ipynb #0000005e
+# %% ../../nbs/10_data/11_rasters.ipynb #00000079
 def find_classes(labels):
     """The `classes.json` beside a label file or in a label folder, its parent or grandparent; else a label raster that carries its classes.
 
@@ -661,7 +843,7 @@ def find_classes(labels):
     except InputError: raise InputError(f"no classes.json in {folder}, its parent or grandparent: write one, or name it with --classes") from None
     return first
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000060
+# %% ../../nbs/10_data/11_rasters.ipynb #0000007b
 def pair_labels(images, labels):
     """Images and labels with the same file stem, [(image path, label path)], sorted; two single files are a pair whatever their names.
 
@@ -677,7 +859,7 @@ def pair_labels(images, labels):
     if not both: raise InputError(f"no image of {images} (such as {sides[0][0].name}) has labels of the same stem in {labels} (such as {sides[1][0].name}): rename them")
     return [(stems[0][s], stems[1][s]) for s in both]
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000062
+# %% ../../nbs/10_data/11_rasters.ipynb #0000007d
 def translate(codes, table):
     "Codes (h, w) through a dict {code: class}, as (uint8 labels, bool unknown)."
     out, known = np.full(codes.shape, 255, np.uint8), np.zeros(codes.shape, bool)
@@ -693,23 +875,23 @@ def palette_colours(palette, classes, codes):
     named = {v: table[pack(palette[v])] for v in used if pack(palette[v]) in table}
     return len(named) > len(used) / 2 and any(i not in (v, 255) for v, i in named.items())
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000063
+# %% ../../nbs/10_data/11_rasters.ipynb #0000007e
 def codes_of(raw, palette, classes):
     "Label numbers or packed colours (h, w) of raw label bands, with the table that translates them."
-    if len(raw) >= 3: return pack(raw), classes.colour_table()
+    if len(raw) >= 3: return pack(np.where(raw >= classes.threshold, 255, 0) if classes.threshold else raw), classes.colour_table()
     if palette and classes.colors and palette_colours(palette, classes, raw[0]):
         colours = np.zeros(max(256, int(raw[0].max()) + 1), np.int64)
         for v, c in palette.items(): colours[v] = pack(c)
         return colours[raw[0]], classes.colour_table()
     return raw[0], classes.table()
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000065
+# %% ../../nbs/10_data/11_rasters.ipynb #00000080
 def same_crs(a, b):
     "Whether two CRS strings mean the same system."
     from rasterio.crs import CRS
     return a == b or CRS.from_user_input(a) == CRS.from_user_input(b)
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000066
+# %% ../../nbs/10_data/11_rasters.ipynb #00000081
 def strange_labels(raster, classes, strange):
     "The sentence about values or colours that are no class, with their share."
     share = sum(strange.values()) / (raster.width * raster.height)
@@ -729,25 +911,27 @@ def check_grid(labels, image):
     pixel = np.hypot(image.transform[0], image.transform[3])
     if shift > pixel / 2: raise InputError(f"{labels.name} lies {shift / pixel:.3g} pixels off {image.name}: resample the labels onto the image's grid")
 
-# %% ../../nbs/10_data/11_rasters.ipynb #00000067
-def read_labels(source, classes, like=None):
+# %% ../../nbs/10_data/11_rasters.ipynb #00000082
+def read_labels(source, classes, like=None, tolerate=0.0):
     """Labels as uint8 (H, W): class numbers, and 255 where nothing counts (ignore index, nodata, ignored colours).
 
     `source`: a file or array of class numbers (H, W), or of colours (3, H, W), translated through `classes`. `like`: the image's Raster; another size,
-    CRS or grid, and values or colours outside the classes, raise InputError with both names or the share.
+    CRS or grid, and values or colours outside the classes, raise InputError with both names or the share; up to the share `tolerate` they are 255, with a warning.
     """
     raster = open_raster(source, alpha="mask") if isinstance(source, (str, os.PathLike)) else open_array(source)
     if like is not None: check_grid(raster, like)
     if raster.bands not in (1, 3): raise InputError(f"{raster.name} has {raster.bands} bands: labels have one, of class numbers, or three, of colours")
     if raster.bands == 3 and not classes.colors: raise InputError(f"{raster.name} is coded by colour and the classes have no colours: add them to classes.json")
+    if raster.height * raster.width > BUDGET: raise InputError(f"{raster.name} is {raster.width} x {raster.height} pixels: labels of {raster.height * raster.width / 1e9:.1f} GB are not read whole, so cut them with their image")
     palette = colormap_of(handle(raster.path, *raster.source)) if raster.path and raster.bands < 3 else {}
-    out, strange = np.empty((raster.height, raster.width), np.uint8), {}
-    for y in range(0, raster.height, 1024):
-        raw, gone = read_raw(raster, 0, y, raster.width, min(y + 1024, raster.height))
+    out, strange, rows = np.empty((raster.height, raster.width), np.uint8), {}, max(1, 2**22 // raster.width)
+    for y in range(0, raster.height, rows):
+        raw, gone = read_raw(raster, 0, y, raster.width, min(y + rows, raster.height))
         codes, table = codes_of(raw, palette, classes)
         part, unknown = translate(codes, table)
         if gone is not None: part[gone.all(0)], unknown[gone.all(0)] = 255, False
-        out[y:y + 1024] = part
+        out[y:y + rows] = part
         for code, n in zip(*np.unique(codes[unknown], return_counts=True)): strange[code] = strange.get(code, 0) + int(n)
-    if strange: raise InputError(strange_labels(raster, classes, strange))
+    if strange and sum(strange.values()) > tolerate * out.size: raise InputError(strange_labels(raster, classes, strange))
+    if strange: warnings.warn(f"{strange_labels(raster, classes, strange)}; it counts as no label here", stacklevel=2)
     return out
