@@ -1,14 +1,26 @@
 "Reads settings.ini, the one place for name, version and requirements (nbdev 2's layout)."
+import shutil
 from configparser import ConfigParser
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 here = Path(__file__).parent
 parser = ConfigParser(delimiters=["="], interpolation=None)
 parser.read(here / "settings.ini", encoding="utf-8")
 cfg = parser["DEFAULT"]
 extras = {n: cfg[f"{n}_requirements"].split() for n in "lab data interop bench docs dev".split()}
+
+
+class BuildWithLessons(build_py):
+    "Also copies the pages into the package that is built: they exist once in the source tree, and once in the wheel."
+    def run(self):
+        super().run()
+        if self.editable_mode: return
+        shutil.rmtree(Path(self.build_lib) / "rsssl_nb/nbs", ignore_errors=True)
+        shutil.copytree(here / "nbs", Path(self.build_lib) / "rsssl_nb/nbs", ignore=shutil.ignore_patterns(".*", "_proc", "*.part"))
+
 
 setup(
     name=cfg["lib_name"],
@@ -22,6 +34,7 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["rsssl_nb", "rsssl_nb.*"]),
     package_data={"rsssl_nb": ["py.typed"]},
+    cmdclass={"build_py": BuildWithLessons},
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),
     extras_require=extras,

@@ -1,4 +1,5 @@
 "check: what agrees, what does not, and that a verdict never raises for the answer's sake."
+import threading, time
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,6 +55,26 @@ def test_a_raising_answer_is_a_verdict_not_an_exception(error):
     def mine(x): raise error
     verdict = check(mine, abs, (1,))
     assert not verdict.passed and verdict.attempted and type(error).__name__ in repr(verdict)
+
+
+@pytest.mark.parametrize("swallow", [(), Exception])
+def test_an_endless_answer_is_a_verdict(swallow):
+    def mine(x):
+        while True:
+            try: x = x + 1
+            except swallow: pass
+    verdict = check(mine, abs, (1,), (2,), seconds=.1)
+    assert not verdict.passed and verdict.attempted and "no answer within 0.1 s" in repr(verdict)
+
+
+def test_the_clock_stops_with_the_answer():
+    before = threading.active_count()
+    assert check(abs, abs, (1,), seconds=.05).passed
+    time.sleep(.1)                                                                 # nothing rings later
+    assert threading.active_count() == before
+
+
+def test_an_answer_that_leaves_is_a_verdict(): assert "SystemExit" in repr(check(lambda x: exit(), abs, (1,)))
 
 
 def test_wrong_number_of_arguments_is_a_verdict(): assert "TypeError" in repr(check(lambda: 1, abs, (1,)))
