@@ -8,7 +8,7 @@
 A page fails when a cell raises, when anything is left on stderr, or when an exercise's folded solution does not pass
 its own check (or an unfilled stub does).
 """
-import argparse, hashlib, json, os, re, sys, time
+import argparse, hashlib, json, os, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,51 +16,25 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell
 
+from rsssl_nb.lessons import exercises, is_skipped, pages
+
 ROOT = Path(__file__).resolve().parents[1]
-FLAGS = {"slow", "gpu"}
-
-
-def directives(source):
-    "The `#|` lines of a cell, as a set: {'export', 'hide', 'eval: false'}."
-    return {line[2:].strip() for line in source.splitlines() if line.startswith("#|")}
-
-
-def is_skipped(source, flags=frozenset()):
-    "Whether a run with `flags` leaves the cell alone."
-    found = directives(source)
-    return "eval: false" in found or bool((found & FLAGS) - set(flags))
-
-
-def solutions(cells):
-    "Folded solutions by the index of the check cell they answer: {check cell: solution source}."
-    found = {}
-    for i, cell in enumerate(cells):
-        if cell.cell_type != "code" or "exercise" not in directives(cell.source): continue
-        check = next(j for j in range(i, len(cells)) if cells[j].cell_type == "code" and re.search(r"^check\(", cells[j].source, re.M))
-        for later in cells[check + 1:]:
-            block = re.search(r"<summary>Solution</summary>.*?```python\n(.*?)```", later.source, re.S)
-            if later.cell_type == "markdown" and block:
-                found[check] = (cells[i].source, block.group(1))
-                break
-        else:
-            raise AssertionError(f"exercise in cell {i} has no folded solution with a python block")
-    return found
+MEMORY = "import resource, sys\nresource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (2**20 if sys.platform == 'darwin' else 2**10)"
+ROOM = 2000                                     # MB that a page may take: laptops
 
 
 def replay(cells):
-    "The cells to run: each page cell, and after each `check` the same check for the solution and for a wrong answer."
-    answers, out = solutions(cells), []
+    "The cells to run: each page cell, and after each `check` one that marks the untouched stub, the folded solution and a wrong answer."
+    asked = exercises(cells)
     for i, cell in enumerate(cells):
-        out.append((i, cell))
-        if i not in answers: continue
-        stub, solution = answers[i]
-        name = re.search(r"^def (\w+)", stub, re.M).group(1)
-        verdict = re.sub(r"^check\(", "_verdict = check(", cell.source, flags=re.M)
-        wrong = f"_right = {name}\ndef {name}(*a, **k):\n    r = _right(*a, **k)\n    return (not r) if isinstance(r, bool) else [r] if isinstance(r, (str, dict)) else r*2 + 1"
-        for source in (solution, verdict + f"\nassert _verdict.passed, f'the folded solution of {name} fails: {{_verdict}}'",
-                       wrong, verdict + f"\nassert not _verdict.passed, 'a wrong {name} passes its check'", stub):
-            out.append((None, new_code_cell(source)))
-    return out
+        yield i, cell
+        if i not in asked: continue
+        name, stub, solution = asked[i]
+        wrong = f"{solution}\n_right = {name}\ndef {name}(*a, **k):\n    r = _right(*a, **k)\n    return (not r) if isinstance(r, bool) else [r] if isinstance(r, (str, dict)) else r*2 + 1"
+        for answer, verdict in ((stub, "not attempted"), (solution, "passed"), (wrong, "failed")):
+            yield None, new_code_cell(f"_mark = __import__('rsssl_nb.lessons').lessons.mark({name!r}, {answer!r}, {cell.source!r}, globals())\n"
+                                      f"assert _mark[0] == {verdict!r}, f'{name} should have {verdict}: {{_mark}}'")
+    yield None, new_code_cell(MEMORY)
 
 
 def stamp(nb):
@@ -74,9 +48,9 @@ def tidy(outputs):
 
 
 def run_page(path, refresh=False, flags=frozenset()):
-    "Runs one page; gives {page, seconds, slowest, error, stderr, cells}."
+    "Runs one page; gives {page, seconds, slowest cell, MB at most, error, stderr}."
     nb, started, error, stderr, slowest = nbformat.read(path, 4), time.time(), "", [], (0, 0)
-    plan = replay(nb.cells)
+    plan = list(replay(nb.cells))
     work = nbformat.v4.new_notebook(cells=[c for _, c in plan], metadata={"kernelspec": {"name": "python3", "display_name": "python3"}})
     client = NotebookClient(work, timeout=600, kernel_name="python3", extra_arguments=["--log-level=ERROR"], resources={"metadata": {"path": str(path.parent)}})
     results = {}
@@ -92,6 +66,8 @@ def run_page(path, refresh=False, flags=frozenset()):
             slowest = max(slowest, (round(time.time() - t, 1), i))
             results[i] = tidy(cell.outputs)
             stderr += [o["text"] for o in cell.outputs if o.get("name") == "stderr"]
+    memory = int(cell.outputs[-1]["data"]["text/plain"]) if not error else 0
+    if memory > ROOM: error = f"the page took {memory} MB of memory: {ROOM} are a laptop's"
     if refresh and not error:
         for i, cell in enumerate(nb.cells):
             if cell.cell_type != "code": continue
@@ -100,18 +76,14 @@ def run_page(path, refresh=False, flags=frozenset()):
             for o in cell.outputs: o.pop("execution_count", None) if o.output_type != "execute_result" else o.update(execution_count=None)
         nb.metadata.pop("widgets", None)
         nb.metadata["rsssl"] = {**nb.metadata.get("rsssl", {}), "stamp": stamp(nb)}
+        nb.metadata.update(accelerator="GPU", colab={"provenance": []})
         nb.metadata["kernelspec"] = {"display_name": "python3", "language": "python", "name": "python3"}
         nb.metadata.pop("language_info", None)
         aside = path.with_suffix(".part")
         nbformat.write(nb, aside)
         os.replace(aside, path)
     return dict(page=path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path), seconds=round(time.time() - started, 1),
-                slowest=slowest, error=error, stderr="".join(stderr))
-
-
-def pages():
-    "Every page under nbs/, in reading order."
-    return sorted(p for p in (ROOT / "nbs").glob("*/[0-9]*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+                slowest=slowest, memory=memory, error=error, stderr="".join(stderr))
 
 
 def main():
@@ -128,7 +100,7 @@ def main():
         for row in pool.map(lambda p: run_page(p, args.refresh, set(filter(None, args.flags.split(",")))), todo):
             rows.append(row)
             verdict = "FAIL" if row["error"] or row["stderr"] else "ok"
-            print(f"{verdict:4} {row['seconds']:6.1f} s  {row['page']}  (slowest cell {row['slowest'][1]}: {row['slowest'][0]} s)", flush=True)
+            print(f"{verdict:4} {row['seconds']:6.1f} s  {row['page']}  (slowest cell {row['slowest'][1]}: {row['slowest'][0]} s; {row['memory']} MB)", flush=True)
             if row["error"]: print(row["error"], flush=True)
             if row["stderr"]: print("left on stderr: " + row["stderr"], flush=True)
     bad = [r["page"] for r in rows if r["error"] or r["stderr"]]

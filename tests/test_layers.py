@@ -7,7 +7,7 @@ import pytest
 import rsssl_nb
 
 PACKAGE = Path(rsssl_nb.__file__).parent
-LAYERS = "figures check data views encoders weights objectives methods training evaluation explain widgets cli".split()
+LAYERS = "figures check data views encoders weights objectives methods training evaluation explain widgets lessons cli".split()
 DOORS = {"torchvision": {"encoders"}, "captum": {"explain.attribution"}, "rasterio": {"data.rasters"}, "accelerate": {"training"},
          "matplotlib": {"figures"}, "ipywidgets": {"widgets"}, "anywidget": {"widgets"},
          "nbdev": set(), "fastcore": set(), "IPython": set(), "sklearn": set(), "skimage": set()}
@@ -68,7 +68,7 @@ def test_a_plain_import_is_light():
     assert loaded("import rsssl_nb", "torch", "numpy", *DOORS) == []
 
 
-@pytest.mark.parametrize("module", ["methods.simclr", "views.pairs", "objectives.nce", "data.scenes", "encoders", "training.pretrain", "evaluation.maps"])
+@pytest.mark.parametrize("module", ["methods.simclr", "views.pairs", "objectives.nce", "data.scenes", "encoders", "training.pretrain", "evaluation.maps", "data.shapes", "data.datasets", "explain.attribution", "explain.neighbours"])
 def test_doors_stay_shut_until_used(module):
     assert loaded(f"import rsssl_nb.{module}", "torchvision", "captum", "rasterio", "accelerate", "matplotlib", "ipywidgets", "anywidget") == []
 

@@ -1,12 +1,14 @@
 "Page hygiene, read from the notebooks' JSON: what a machine can check of a good page."
-import json, re, sys
+import base64, io, json, re, sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
-from pages import directives, pages, solutions, stamp  # noqa: E402
+from pages import stamp  # noqa: E402
 import nbformat  # noqa: E402
+from rsssl_nb.lessons import directives, exercises, pages  # noqa: E402
 
 PAGES = pages()
 read = {p: nbformat.read(p, 4) for p in PAGES}
@@ -59,6 +61,25 @@ def test_outputs_are_saved_and_tidy(path):
 
 
 @each
+def test_pictures_are_of_80_dpi(path):
+    for data in (o["data"]["image/png"] for o in outputs(path) if "image/png" in o.get("data", {})):
+        picture = Image.open(io.BytesIO(base64.b64decode(data)))
+        assert round(picture.info.get("dpi", (80, 80))[0]) <= 80 and picture.width <= 14 * 80, (picture.info.get("dpi"), picture.width)
+
+
+def test_half_of_the_pages_are_under_150_kb(): assert sorted(p.stat().st_size for p in PAGES)[len(PAGES) // 2] < 150_000
+
+
+def test_cleaning_keeps_what_colab_and_the_stamp_need():
+    from nbdev.clean import clean_nb
+    from nbdev.config import get_config
+    from execnb.nbio import dict2nb
+    nb = dict2nb(json.loads(PAGES[0].read_text()) | {"metadata": {"accelerator": "GPU", "colab": {"provenance": []}, "rsssl": {"stamp": "x"}, "odd": 1}})
+    clean_nb(nb, allowed_metadata_keys=get_config().allowed_metadata_keys.split())
+    assert {"accelerator", "colab", "rsssl"} <= set(nb.metadata) and "odd" not in nb.metadata
+
+
+@each
 def test_outputs_belong_to_this_code(path):
     assert read[path].metadata.get("rsssl", {}).get("stamp") == stamp(read[path]), "code changed since its outputs were made: make refresh"
 
@@ -73,6 +94,6 @@ def test_exported_names_are_used(path):
 
 @each
 def test_exercises_are_complete(path):
-    found = solutions(read[path].cells)
+    found = exercises(read[path].cells)
     assert found, "no exercise with check and folded solution"
-    for stub, solution in found.values(): assert "..." in stub and "def " in solution
+    for name, stub, solution in found.values(): assert "..." in stub and solution and f"def {name}(" in solution, name

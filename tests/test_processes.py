@@ -25,7 +25,8 @@ def told(tmp_path_factory):
     return torch.load(folder / "out.pt", weights_only=True)
 
 
-@pytest.mark.parametrize("name", ["simclr", "simclr-norm", "glcnet", "glcnet-official", "false", "false-fixed", "grass", "ssccl", "ssccl-infonce"])
+@pytest.mark.parametrize("name", ["simclr", "simclr-norm", "glcnet", "glcnet-official", "false", "false-fixed", "grass", "ssccl", "ssccl-infonce", "mocov2", "mocov2-official",
+                                  "byol", "simsiam", "barlowtwins", "vicreg", "swav", "densecl", "pixpro", "inpainting", "grass-random", "false-random", "glcnet-unmatched", "ssccl-shuffled", "combined"])
 def test_two_halves_equal_the_whole(told, name):
     found = told[name]
     assert abs(found["loss"] - found["whole_loss"]) < 1e-5 * max(1, abs(found["whole_loss"]))

@@ -7,17 +7,29 @@ import torch.distributed as dist
 from rsssl_nb.data.scenes import make_tiles, standardise
 from rsssl_nb.encoders import Encoder
 from rsssl_nb.methods.base import At
+from rsssl_nb.methods.byol import BYOL, SimSiam
+from rsssl_nb.methods.combined import Combined
+from rsssl_nb.methods.dense import DenseCL, PixPro
 from rsssl_nb.methods.false import FALSE
 from rsssl_nb.methods.glcnet import GLCNet
 from rsssl_nb.methods.grass import GraSS
+from rsssl_nb.methods.inpainting import Inpainting
+from rsssl_nb.methods.moco import MoCo
+from rsssl_nb.methods.placebos import FALSERandom, GLCNetUnmatched, GraSSRandom, SSCCLShuffled
+from rsssl_nb.methods.redundancy import BarlowTwins, VICReg
 from rsssl_nb.methods.simclr import SimCLR
 from rsssl_nb.methods.ssccl import SSCCL
+from rsssl_nb.methods.swav import SwAV
 from rsssl_nb.training.processes import gather_rows, share_batchnorm
 from rsssl_nb.views.pairs import two_views
 
 METHODS = {"simclr": SimCLR, "simclr-norm": lambda e: SimCLR(e, head_norm=True), "glcnet": GLCNet, "glcnet-official": GLCNet.official, "false": lambda e: FALSE(e, gate=.5, gate_warmup=0.),
            "false-fixed": lambda e: FALSE(e, gate=.5, gate_warmup=0., select="official_fixed"), "grass": lambda e: GraSS(e, warmup=0.), "ssccl": lambda e: SSCCL(e, beta=.5),
-           "ssccl-infonce": lambda e: SSCCL(e, objective="infonce", beta=.5)}
+           "ssccl-infonce": lambda e: SSCCL(e, objective="infonce", beta=.5),
+           "mocov2": lambda e: MoCo(e, queue=40), "mocov2-official": lambda e: MoCo.official(e, queue=40), "byol": BYOL, "simsiam": SimSiam, "barlowtwins": BarlowTwins, "vicreg": VICReg,
+           "swav": SwAV, "densecl": lambda e: DenseCL(e, queue=40), "pixpro": PixPro, "inpainting": Inpainting, "grass-random": lambda e: GraSSRandom(e, warmup=0.),
+           "false-random": lambda e: FALSERandom(e, gate=.5, gate_warmup=0.), "glcnet-unmatched": GLCNetUnmatched, "ssccl-shuffled": SSCCLShuffled,
+           "combined": lambda e: Combined(e, gate=.5, gate_warmup=0., warmup=0.)}
 
 
 def run(make, pair, rank=0, size=1, meet=True):
@@ -28,6 +40,7 @@ def run(make, pair, rank=0, size=1, meet=True):
     at = At(.9, 9, torch.Generator().manual_seed(5), gather_rows if size > 1 and meet else None, rank, size)
     loss = method(pair, at).loss
     loss.backward()
+    method.after_step(at)
     grads = torch.cat([p.grad.flatten() if p.grad is not None else torch.zeros(p.numel()).double() for p in method.parameters()])
     if size > 1: dist.all_reduce(grads)
     return loss.item(), grads if meet else grads / size, torch.cat([b.flatten().double() for b in method.buffers()])

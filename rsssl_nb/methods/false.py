@@ -11,8 +11,8 @@ import torch
 
 from .base import gathered
 from .simclr import SimCLR
-from ..objectives.nce import check_tau, log_total, nce
-from ..objectives.similarity import cosine, negatives, partner, positives, stack
+from ..objectives.nce import check_tau, nce
+from ..objectives.similarity import cosine, negatives, negatives_or_partner, partner, stack
 
 # %% ../../nbs/50_methods/53_false.ipynb #00000007
 RULES = ("per_anchor", "official", "official_fixed", "threshold")
@@ -35,8 +35,8 @@ def released(D, neg):
 
 def nearest(D, neg):
     "Each row's negative with the smallest gap; the first one on ties."
-    hit = D == D.masked_fill(~neg, float("inf")).amin(1, keepdim=True)
-    return hit & neg & ((hit & neg).cumsum(1) == 1)
+    first = D.masked_fill(~neg, float("inf")).argmin(1, keepdim=True)
+    return torch.zeros_like(neg).scatter_(1, first, True) & neg
 
 # %% ../../nbs/50_methods/53_false.ipynb #00000008
 @torch.no_grad()
@@ -47,10 +47,12 @@ def suspects(sim, tau, gate, select="per_anchor"):
     """
     check_rule(select)
     n, s = len(sim) // 2, sim.double()
-    neg, own = negatives(n, sim.device), s.gather(1, partner(n, sim.device)[:, None])
+    neg, at = negatives(n, sim.device), partner(n, sim.device)[:, None]
+    own = s.gather(1, at)
     if select == "threshold": found = neg & (s >= own)
     else:
-        D = ((s / tau).exp() - (own / tau).exp()).abs()
+        E = (s / tau).exp_()
+        D = (E - E.gather(1, at)).abs_()
         found = {"per_anchor": nearest, "official": released, "official_fixed": lowest}[select](D, neg)
     return found & (own >= gate)
 
@@ -62,9 +64,10 @@ def check_alpha(alpha):
 
 def softened(sim, chosen, tau, alpha):
     "The rows' losses (2n,), equation (53.1): log of everyone but oneself, less log of partner and of `alpha` times the suspects F(i)."
-    n = len(sim) // 2
-    pos, others = positives(n, sim.device), positives(n, sim.device) | negatives(n, sim.device)
-    return log_total(sim, others, tau) - log_total(sim, pos + alpha * chosen.float(), tau)
+    n, logits = len(sim) // 2, sim.float() / tau
+    total = lambda which: logits.masked_fill(~which, float("-inf")).logsumexp(1)
+    own, suspected = logits.gather(1, partner(n, sim.device)[:, None])[:, 0], total(chosen) + torch.tensor(float(alpha)).log()       # -inf for nobody
+    return total(negatives_or_partner(n, sim.device)) - torch.logaddexp(own, suspected)
 
 # %% ../../nbs/50_methods/53_false.ipynb #0000000f
 def false_nce(a, b, tau, alpha, threshold, select="per_anchor"):
