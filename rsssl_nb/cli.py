@@ -83,7 +83,7 @@ def resume_mode(resume, out):
 
 @main.command()
 @click.argument("images", nargs=-1, required=True, type=PATH)
-@click.option("--method", default="simclr", show_default=True, help="simclr, glcnet, false, grass or ssccl.")
+@click.option("--method", default="simclr", show_default=True, help="simclr, glcnet, false, grass or ssccl; baselines mocov2, byol, simsiam, barlowtwins, vicreg, swav, densecl, pixpro, inpainting; combined; a wrong name lists all.")
 @click.option("--out", type=PATH, help="The run folder to make.")
 @click.option("--epochs", default=20, show_default=True)
 @click.option("--batch", default=64, show_default=True, help="Windows a step, at most the samples.")
@@ -113,7 +113,7 @@ def resume_mode(resume, out):
 @seed
 @device
 def pretrain(images, method, out, options, resume, processes, deterministic, probe_images, probe_labels, **kw):
-    """Pretrain an encoder on unlabelled IMAGES (files or folders).
+    """Pretrain an encoder on unlabelled IMAGES: files, folders, or datasets (TOML or a known layout; of these the training scenes).
 
     On several GPUs: torchrun --standalone --nproc_per_node 8 -m rsssl_nb pretrain IMAGES --out RUN --processes 8
     """
@@ -128,10 +128,17 @@ def pretrain(images, method, out, options, resume, processes, deterministic, pro
     if first and kw["batch"] == 1: click.echo("Note: in a batch of one no image has another to differ from: contrastive losses stay 0; use a larger --batch", err=True)
     if deterministic: be_deterministic()
     probe = watch_by(probe_images, probe_labels, kw)
-    run = pretrain(list(images), method, out, options=settings(options), resume=resume, processes=processes, probe=probe, **kw)
+    run = pretrain(training_images(images), method, out, options=settings(options), resume=resume, processes=processes, probe=probe, **kw)
     if not first: return
     ending = f"wrote {out / 'encoder.safetensors'}" if run.complete else "stopped when asked to; go on with --resume auto"
     click.echo(f"{len(run.log)} steps, loss {run.log[0]['loss']:.3f} -> {run.log[-1]['loss']:.3f}; {ending}")
+
+
+def training_images(paths):
+    "Files and folders as they are; of a dataset the rasters of its training scenes."
+    from rsssl_nb.data.datasets import recognised
+    known = [(path, recognised(path) if path.exists() else None) for path in paths]
+    return [image for path, data in known for image in ([data.raster(e) for e in data.split("train")] if data else [path])]
 
 
 def watch_by(images, labels, kw):
@@ -152,8 +159,8 @@ def be_deterministic():
 
 @main.command()
 @click.argument("run")
-@click.option("--images", required=True, type=PATH, help="Folder of images.")
-@click.option("--labels", required=True, type=PATH, help="Folder of label images, paired by file stem.")
+@click.option("--images", required=True, type=PATH, help="Folder of images, or a dataset (TOML or a known layout).")
+@click.option("--labels", type=PATH, help="Folder of label images, paired by file stem. [default: those of the dataset's training scenes]")
 @click.option("--classes", type=PATH, help="classes.json. [default: looked for beside the labels and above]")
 @click.option("--fraction", type=float, help="Share of the windows to learn from, in (0, 1].")
 @click.option("--subset", type=PATH, help="A list of windows to learn from: STEM_yROW_xCOLUMN lines.")
@@ -173,29 +180,120 @@ def be_deterministic():
 def finetune(run, images, labels, out, subset, **kw):
     "Learn a segmenter from few labels, from the pretraining RUN (a folder, a weights file, or `random`)."
     from rsssl_nb.training.finetune import finetune
+    if labels is None: images, labels, kw["classes"] = training_labels(images)
     _, log = finetune(run, images, labels, out, subset=subset, **kw)
     best = max((r for r in log if r["held_out_miou"] is not None), key=lambda r: r["held_out_miou"], default=None)
     kept = f"kept epoch {best['epoch']} (mIoU {best['held_out_miou']:.3f} on held-out labels)" if best else "kept the last epoch (too few windows to hold some out)"
     click.echo(f"{len(log)} epochs, loss {log[-1]['loss']:.3f}; {kept}; wrote {out / 'segmenter.safetensors'}")
 
 
+def training_labels(path):
+    "Rasters, labels and classes of a dataset's labelled training scenes."
+    from rsssl_nb.data.datasets import open_dataset
+    data = open_dataset(path)
+    entries = [e for e in data.split("train") if e.labels]
+    if not entries: raise ValueError(f"{path} has no labelled training scene: give --labels, or describe it in a dataset.toml")
+    return [data.raster(e) for e in entries], [data.labels(e) for e in entries], data.classes
+
+
+@main.command()
+@click.argument("folder", type=PATH)
+def check(folder):
+    "List what is wrong with a FOLDER of rasters or a dataset: corrupt, empty and mismatching files, labels, leaks. Exit code 2 when there is anything."
+    from rsssl_nb.data.datasets import check_dataset, recognised
+    from rsssl_nb.data.rasters import check_rasters
+    data = recognised(folder)
+    rows = check_dataset(data) if data else check_rasters(folder)
+    if data: click.echo(data)
+    for _, kind, sentence in rows: click.echo(f"{kind:9} {sentence}")
+    faults = sum(kind != "missing" for _, kind, _ in rows)
+    click.echo(f"{faults} fault{'s' * (faults != 1)}")
+    if faults: raise SystemExit(2)
+
+
+@main.command()
+@click.argument("image", type=PATH)
+@click.argument("out", type=PATH, required=False)
+@click.option("--block", default="2km", show_default=True, help="Side of a block: 2km, 200m or 512px.")
+@click.option("--buffer", default="200m", show_default=True, help="Ground left out between blocks of different splits.")
+@click.option("--shares", type=float, nargs=3, default=(0.7, 0.15, 0.15), show_default=True, help="Of train, val and test.")
+@seed
+def split(image, out, block, buffer, shares, seed):
+    "Divide the mosaic IMAGE into blocks for train, val and test, written to OUT (GeoJSON) for a dataset's `split`."
+    from rsssl_nb.data.rasters import open_raster
+    from rsssl_nb.data.shapes import SPLITS, block_split, write_split
+    raster = open_raster(image)
+    boxes = block_split(raster, block, buffer, shares, seed)
+    path = write_split(out or image.with_suffix(".split.geojson"), boxes, raster)
+    for i, name in enumerate(SPLITS):
+        areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in boxes if b[4] == i]
+        click.echo(f"{name:6} {len(areas)} blocks, {100 * sum(areas) / (raster.width * raster.height):.1f} % of the image")
+    click.echo(f"wrote {path}")
+
+
+def mapping(command):
+    "The options of the commands that go over a raster window by window."
+    for option in (alpha, device, click.option("--size", type=int, help="Window in pixels. [default: the one of the training]"),
+                   click.argument("out", type=PATH), click.argument("image", type=PATH, metavar="IN"),
+                   click.argument("run", type=PATH)): command = option(command)
+    return command
+
+
+overlap = click.option("--overlap", default=0.25, show_default=True, help="Share of a window that neighbours share, in [0, 1).")
+batch = click.option("--batch", type=int, help="Windows at once. [default: 16 on a GPU, 1 in each thread of a processor]")
+resume = click.option("--resume", is_flag=True, help="Continue a map that was stopped; keep its finished part if it fails.")
+
+
+def said(out):
+    "Says what was written, once of several processes."
+    if os.environ.get("RANK", "0") == "0": click.echo(f"wrote {out}")
+
+
 @main.command(name="map")
-@click.argument("run", type=PATH)
-@click.argument("image", type=PATH, metavar="IN")
-@click.argument("out", type=PATH)
-@click.option("--size", type=int, help="Window in pixels. [default: the one of the fine-tuning]")
-@click.option("--overlap", default=0.25, show_default=True, help="Share of a window that neighbours share, in [0, 1).")
-@click.option("--batch", default=8, show_default=True)
-@alpha
-@device
-def map_(run, image, out, size, overlap, batch, alpha, device):
-    "Segment the raster IN with the fine-tuned RUN into the label map OUT (GeoTIFF)."
+@mapping
+@overlap
+@batch
+@resume
+@click.option("--probabilities", type=PATH, help="A second GeoTIFF: each class's share and the entropy, in percent.")
+def map_(run, image, out, size, alpha, **kw):
+    """Segment the raster IN with the fine-tuned RUN into the label map OUT (a cloud-optimised GeoTIFF).
+
+    In several processes: torchrun --standalone --nproc_per_node 8 -m rsssl_nb map RUN IN OUT
+    """
     from rsssl_nb.data.rasters import open_raster
     from rsssl_nb.evaluation.maps import segment
     from rsssl_nb.training.finetune import load_segmenter
     model, meta = load_segmenter(run)
-    segment(model, open_raster(image, alpha), out, size=meta["size"] if size is None else size, overlap=overlap, batch=batch, device=device, progress=True)
-    click.echo(f"wrote {out}")
+    segment(model, open_raster(image, alpha), out, size=meta["size"] if size is None else size, progress=True, **kw)
+    said(out)
+
+
+@main.command()
+@mapping
+@overlap
+@batch
+@resume
+def embed(run, image, out, size, alpha, **kw):
+    "Colour the raster IN by what the pretrained RUN sees in it (PCA of its features), into the GeoTIFF OUT."
+    from rsssl_nb.data.rasters import open_raster
+    from rsssl_nb.evaluation.maps import embed
+    from rsssl_nb.training.pretrain import load_encoder
+    encoder, meta = load_encoder(run)
+    embed(encoder, open_raster(image, alpha), out, meta["mean"], meta["std"], size=meta["size"] if size is None else size, progress=True, **kw)
+    said(out)
+
+
+@main.command()
+@mapping
+@click.option("--batch", default=16, show_default=True, help="Windows that are each other's negatives.")
+@seed
+def boxes(run, image, out, size, alpha, **kw):
+    "Draw the boxes that the GraSS of RUN cuts in the raster IN, as GeoJSON in map coordinates."
+    from rsssl_nb.data.rasters import open_raster
+    from rsssl_nb.evaluation.maps import draw_boxes, guided_method
+    method, config = guided_method(run)
+    draw_boxes(method, open_raster(image, alpha), out, config.mean, config.std, config.size if size is None else size, progress=True, **kw)
+    said(out)
 
 
 def null_for_nan(value):
@@ -257,18 +355,62 @@ def info(path):
     for name, value in describe(path): click.echo(f"{name:16} {value}")
 
 
+@main.command()
+def lessons():
+    "List the pages of the course: file, minutes to read, seconds to run on two cores, title."
+    from rsssl_nb.lessons import describe, pages
+    for path in pages():
+        minutes, seconds, title, _ = describe(path)
+        click.echo(f"{path.parent.name + '/' + path.name:36} {minutes:3} min {seconds:3} s  {title}")
+
+
+@main.command()
+@click.argument("dest", type=PATH, default="lessons")
+@click.option("--force", is_flag=True, help="Also overwrite notebooks you have changed.")
+def copy(dest, force):
+    "Copy the lessons into the folder DEST. A notebook you have changed stays, and ours goes beside it as NAME.new.ipynb."
+    from rsssl_nb.lessons import copy
+    written = copy(dest, force)
+    for path in (p for p in written if ".new" in p.suffixes): click.echo(f"kept yours, ours is {path}")
+    click.echo(f"{len(written)} files copied to {dest}" if written else f"nothing to copy: {dest} has all lessons")
+
+
+@main.command()
+@click.argument("dest", type=PATH, default="lessons")
+@click.option("--port", type=int, help="Where to listen. [default: the first free one from 8888]")
+@click.option("--no-browser", is_flag=True, help="Print the address only.")
+def lab(dest, port, no_browser):
+    "Copy the lessons that DEST lacks and open JupyterLab on the tour; for this machine only, with a token. Stop it with Ctrl-C."
+    from rsssl_nb.lessons import lab
+    lab(dest, *["--no-browser"] * no_browser, *[f"--ServerApp.port={port}"] * (port is not None))
+
+
+@main.command()
+@click.argument("folder", type=PATH, metavar="DIR")
+def grade(folder):
+    "Mark the exercises in the notebooks under DIR: a CSV of file, page, exercise, verdict and sentence on stdout. It runs their code: use an account without anything to lose."
+    import csv
+    from rsssl_nb.lessons import grade
+    table = csv.DictWriter(sys.stdout, ["file", "page", "exercise", "verdict", "sentence"], lineterminator="\n")
+    table.writeheader()
+    for row in grade(folder): table.writerow(row)
+
+
 def probe(what, test, cure):
-    "One row of the doctor's table: (what, found, cure or '')."
-    try: return what, str(test()), ""
-    except Exception as error: return what, f"{type(error).__name__}: {str(error).splitlines()[0][:90] if str(error) else ''}", cure
+    "One row of the doctor's table: (ok or FAULT, what, found, cure or '')."
+    try: return "ok", what, str(test()), ""
+    except Exception as error: return "FAULT", what, f"{type(error).__name__}: {str(error).splitlines()[0][:150] if str(error) else ''}", cure
 
 
 def version_of(name):
-    "The version of a package, by importing it."
+    "The version of a package, by importing it; ValueError when this package needs a newer one."
     from importlib import import_module
-    from importlib.metadata import version
+    from importlib.metadata import requires, version
+    from packaging.requirements import Requirement
     import_module(name)
-    return version(name)
+    found, needed = version(name), next((r for r in map(Requirement, requires("rsssl_nb")) if r.name == name), None)
+    if needed and not needed.specifier.contains(found, prereleases=True): raise ValueError(f"version {found}, but rsssl_nb needs {needed}")
+    return found
 
 
 def torch_pair():
@@ -281,10 +423,13 @@ def torch_pair():
 
 
 def accelerator():
-    "The GPU in use, or that there is none."
+    "A row on the GPU: none is a note, no fault; a card that torch does not see comes with its cure."
+    import shutil
     import torch
-    if torch.cuda.is_available(): return torch.cuda.get_device_name()
-    return "mps" if torch.backends.mps.is_available() else "none: everything runs, training is slower"
+    if torch.cuda.is_available(): return "ok", "GPU", torch.cuda.get_device_name(), ""
+    if torch.backends.mps.is_available(): return "ok", "GPU", "mps (Apple)", ""
+    if shutil.which("nvidia-smi"): return "note", "GPU", f"a card, which torch {torch.__version__} does not see", "update the NVIDIA driver, or install torch's CUDA build: https://pytorch.org/get-started"
+    return "note", "GPU", "none", "nothing to mend: all pages run on two cores; long training wants a machine with one"
 
 
 def gdal():
@@ -294,25 +439,38 @@ def gdal():
     return f"rasterio {rasterio.__version__}, GDAL {rasterio.__gdal_version__}"
 
 
+def widget_manager():
+    "The version of JupyterLab's widget manager; FileNotFoundError where JupyterLab would look for it in vain."
+    from jupyter_core.paths import jupyter_path
+    found = [p for folder in jupyter_path("labextensions") for p in Path(folder).glob("@jupyter-widgets/jupyterlab-manager/package.json")]
+    if not found: raise FileNotFoundError("JupyterLab has no @jupyter-widgets/jupyterlab-manager: panels stay blank")
+    return json.loads(found[0].read_text(encoding="utf-8"))["version"]
+
+
 def writable():
-    "That a file can be written here."
-    import tempfile
-    with tempfile.TemporaryFile(dir="."): return "the current folder"
+    "That a file can be written here, and the space that is left."
+    import shutil, tempfile
+    with tempfile.TemporaryFile(dir="."): free = shutil.disk_usage(".").free
+    if free < 1e9: raise OSError(f"only {free / 1e6:.0f} MB are free in the current folder")
+    return f"the current folder, {free / 1e9:.0f} GB free"
 
 
 @main.command()
 def doctor():
     "Check the installation: each fault with its cure. Exit code 2 when there is one."
+    from rsssl_nb.lessons import kernel_reply
     pip = f"{Path(sys.executable).name} -m pip install"
     rows = [probe("python", lambda: sys.version.split()[0], ""),
             probe("torch pair", torch_pair, f"{pip} --force-reinstall torch torchvision   (both from one index, in one command)"),
-            probe("accelerator", accelerator, f"{pip} torch torchvision"),
-            probe("rasters", gdal, f"{pip} rasterio"),
-            *(probe(n, lambda n=n: version_of(n), f"{pip} {n}") for n in ("numpy", "scipy", "matplotlib", "captum", "accelerate", "safetensors", "ipywidgets", "anywidget")),
+            accelerator(),
+            probe("rasters", gdal, f"{pip} --force-reinstall rasterio"),
+            *(probe(n, lambda n=n: version_of(n), f"{pip} --upgrade {n}") for n in ("numpy", "scipy", "matplotlib", "captum", "accelerate", "safetensors", "ipywidgets", "anywidget")),
             probe("jupyterlab", lambda: version_of("jupyterlab"), f"{pip} 'rsssl_nb[lab]'   (needed for the lessons only)"),
+            probe("widget manager", widget_manager, f"{pip} --force-reinstall jupyterlab_widgets ipywidgets, and reload the page"),
+            probe("kernel", kernel_reply, f"{Path(sys.executable).name} -m ipykernel install --sys-prefix; a firewall or proxy must leave 127.0.0.1 alone"),
             probe("write access", writable, "choose a folder you may write to, or free some space")]
-    for what, found, cure in rows: click.echo(f"{'FAULT' if cure else 'ok':6} {what:14} {found}" + (f"\n{'':21} -> {cure}" if cure else ""))
-    if any(cure for *_, cure in rows): raise SystemExit(2)
+    for state, what, found, cure in rows: click.echo(f"{state:6} {what:14} {found}" + (f"\n{'':21} -> {cure}" if cure else ""))
+    if any(state == "FAULT" for state, *_ in rows): raise SystemExit(2)
 
 
 if __name__ == "__main__":

@@ -74,11 +74,14 @@ def normalise(images, mean, std):
     return ((images - mean) / torch.where(std > 0, std, torch.ones_like(std))).nan_to_num(0.0, 0.0, 0.0)
 
 # %% ../../nbs/60_training/60_pretrain.ipynb #00000010
-METHODS = {"simclr": "methods.simclr:SimCLR", "glcnet": "methods.glcnet:GLCNet", "false": "methods.false:FALSE",
-           "grass": "methods.grass:GraSS", "ssccl": "methods.ssccl:SSCCL"}
+METHODS = {"simclr": "methods.simclr:SimCLR", "glcnet": "methods.glcnet:GLCNet", "false": "methods.false:FALSE", "grass": "methods.grass:GraSS", "ssccl": "methods.ssccl:SSCCL",
+           "mocov2": "methods.moco:MoCo", "byol": "methods.byol:BYOL", "simsiam": "methods.byol:SimSiam", "barlowtwins": "methods.redundancy:BarlowTwins", "vicreg": "methods.redundancy:VICReg",
+           "swav": "methods.swav:SwAV", "densecl": "methods.dense:DenseCL", "pixpro": "methods.dense:PixPro", "inpainting": "methods.inpainting:Inpainting", "combined": "methods.combined:Combined",
+           "grass-random": "methods.placebos:GraSSRandom", "false-random": "methods.placebos:FALSERandom", "glcnet-unmatched": "methods.placebos:GLCNetUnmatched",
+           "ssccl-shuffled": "methods.placebos:SSCCLShuffled"}
 
 def method_class(name):
-    """The class of a method by its command-line name: simclr, glcnet, false, grass or ssccl. ValueError lists them."""
+    """The class of a method by its command-line name: the four, their baselines, placebos (page 58_placebos) and combination. ValueError lists them."""
     if name not in METHODS: raise ValueError(f"method {name!r} is not known: choose one of {', '.join(METHODS)}")
     module, cls = METHODS[name].split(":")
     return getattr(import_module(f"rsssl_nb.{module}"), cls)
@@ -92,7 +95,8 @@ def method_options(cls):
 
 # %% ../../nbs/60_training/60_pretrain.ipynb #00000012
 BOUNDS = dict(tau=(1e-3, 1e3), dim=(1, 65536), hidden=(1, 65536), alpha=(0, 1), gate=(-1, 1e3), gate_warmup=(0, 1), lam=(0, 1e6), beta=(0, 1e6), ema=(0, 1), grid=(1, 64),
-              windows=(1, 64), window=(2, 65536), dropout=(0, 0.99), warmup=(0, 1), warmup_epochs=(0, 1e9), min_side=(0, 65536), thresh=(-1e3, 1e3))
+              windows=(1, 64), window=(2, 65536), dropout=(0, 0.99), warmup=(0, 1), warmup_epochs=(0, 1e9), min_side=(0, 65536), thresh=(-1e3, 1e3), queue=(1, 4194304), narrow=(1, 65536), mu=(0, 1e6),
+              nu=(0, 1e6), prototypes=(2, 65536), eps=(1e-4, 1e3), rounds=(1, 1000), radius=(0, 1e3), sharp=(1, 100), share=(1e-3, 0.999), blocks=(2, 256))
 
 def check_option(name, value, default):
     "ValueError, with option, value and cure, when a value is not of the default's kind or not within the option's bounds. None is fine where it is the default."
@@ -378,7 +382,7 @@ def pretrain(images, method="simclr", out=None, *, epochs=20, batch=64, lr=1e-3,
              precision="no", accumulate=1, channels_last=False, compile=False, processes=None, save_every=None, tell=None, probe=None, tensorboard=False):
     """A pretraining run on unlabelled imagery: gives a Run; with `out`, also a folder with config, log, checkpoints and `encoder.safetensors`.
 
-    `images`: Scene, array (C, H, W), file or folder, or a list of them, all of one band count. `method`: simclr, glcnet, false, grass, ssccl.
+    `images`: Scene, array (C, H, W), file or folder, or a list of them, all of one band count. `method`: a name in METHODS, as simclr, glcnet, false, grass, ssccl.
     An epoch draws `samples` random windows of `size` pixels (default max(64, valid pixels / size^2)); those with more than `max_nodata` missing
     are dropped. `lr` is the highest learning rate, `warmup` a share of the run, `options` the method's own. `resume`: None, "auto" or "must".
     `precision` no, bf16 or fp16; `batch` counts the images of all `processes`, times `accumulate` to one update. `save_every` steps to a checkpoint (an epoch).
