@@ -3,12 +3,12 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-EXTRAS := lab,data,interop,dev
+EXTRAS := lab,data,interop,docs,dev
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test tour quick torture pages refresh clean
+.PHONY: help setup lab test tour quick torture fuzz pages bench docs refresh clean evidence-small evidence-pack evidence
 
 help:
 	@echo "make lab      set up and open JupyterLab on the tour (this machine only, with a token)"
@@ -16,7 +16,12 @@ help:
 	@echo "make test     set up and run everything: export in sync, every page, the suite"
 	@echo "make quick    the suite without pages and browser, under 3 minutes"
 	@echo "make torture  kill training runs at random moments, resume, compare the last bits"
+	@echo "make bench    speed beside other libraries and its limits, under 15 minutes on a quiet machine; rows in results/bench-<device>.json"
+	@echo "make docs     the site from the same pages, links checked, in _docs/site/; it needs no network to be read"
+	@echo "make fuzz     a thousand mutated TIFFs against the raster door, under 3 minutes"
 	@echo "make refresh  run every page and keep its outputs (PAGES=nbs/.../51_simclr.ipynb for one)"
+	@echo "make evidence-small  every method and placebo through the evidence harness, two minutes on a processor"
+	@echo "make evidence-pack   Dubai and RSSCN7 as tiles (RSSSL_DATA) for a GPU machine; there: make evidence, until nothing is left"
 	@echo "make clean    remove .venv, runs and build leftovers"
 
 $(STAMP): settings.ini setup.py constraints.txt
@@ -30,7 +35,7 @@ setup: $(STAMP)
 
 lab: $(STAMP)
 	@echo "== JupyterLab on nbs/00_start/00_tour.ipynb; stop it with Ctrl-C"
-	@jupyter lab --ServerApp.ip=127.0.0.1 nbs/00_start/00_tour.ipynb
+	@rsssl-nb lab nbs
 
 tour: $(STAMP)
 	@echo "== running the tour into runs/tour/"
@@ -50,9 +55,39 @@ torture: $(STAMP)
 	@echo "== 100 kills per method, resumed to the end (about 10 minutes)"
 	@OMP_NUM_THREADS=1 python tests/torture.py --kills 100 --log results/torture.json
 
+$(VENV)/.bench: $(STAMP)
+	@echo "== installing what the benchmarks compare with (bench extra)"
+	@$(BIN)/python -m pip install --quiet --no-warn-script-location -c constraints.txt -e '.[bench]' || echo "not all of it could be installed: rows without their peer are skipped"
+	@touch $@
+
+bench: $(VENV)/.bench
+	@echo "== benchmarks (exit code 3: some rows could not be measured here, each says why)"
+	@python benchmarks/run.py
+
+$(VENV)/.docs: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --no-warn-script-location -c constraints.txt -e '.[docs]'
+	@touch $@
+
+docs: $(VENV)/.docs
+	@python docs/make.py
+
+fuzz: $(STAMP)
+	@OMP_NUM_THREADS=1 python tests/fuzz.py
+
 refresh: $(STAMP)
 	@OMP_NUM_THREADS=1 python tests/pages.py --refresh $(PAGES)
 	@nbdev_clean --fname nbs
+
+evidence-small: $(STAMP)
+	@echo "== every method and placebo on embedded scenes, small rows in runs/evidence/small"
+	@rm -rf runs/evidence/small
+	@OMP_NUM_THREADS=1 python benchmarks/evidence.py --stage small --results runs/evidence/small --budget 3600
+
+evidence-pack: $(STAMP)
+	@python benchmarks/evidence.py --stage pack
+
+evidence:	# on the GPU machine, which need not be able to install anything: STAGES="B C" BUDGET=540
+	@for stage in $(or $(STAGES),A); do PYTHONPATH=$(CURDIR) $(PYTHON) benchmarks/evidence.py --stage $$stage || exit; done
 
 clean:
 	@rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .hypothesis _proc _docs

@@ -74,3 +74,13 @@ def test_regions():
     with pytest.raises(ValueError, match="leaves the map"): window_mean(f, boxes + 1)
     centres = torch.tensor([[[(5 + .5) * 64 / 12, (3 + .5) * 64 / 9]]]).expand(3, 1, 2)
     assert torch.allclose(sample_points(f, centres, 64)[:, 0], f[:, :, 3, 5], atol=1e-4)
+
+
+def test_a_row_without_weight_has_no_gradient():
+    "Two rows, one without a positive or a negative: -inf in words, zero in gradient, for bool and for float weights."
+    from rsssl_nb.objectives.nce import log_total
+    for weights in (torch.tensor([[True, True], [False, False]]), torch.tensor([[1., .5], [0., 0.]])):
+        sim = torch.randn(2, 2, requires_grad=True)
+        total = log_total(sim, weights, .5)
+        torch.where(total.isfinite(), total, 0).sum().backward()
+        assert total[1] == float("-inf") and sim.grad.isfinite().all() and (sim.grad[1] == 0).all() and sim.grad[0].abs().sum() > 0

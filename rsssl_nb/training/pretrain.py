@@ -172,7 +172,7 @@ def train_step(method, optimiser, images, index, config, step, engine):
     for group in optimiser.param_groups: group["lr"] = config.lr * lr_factor(step, total, config.warmup)
     plan, other = plain.plans()
     ready = normalise(images.to(device, non_blocking=True), config.mean, config.std)
-    pair = two_views(ready, config.size, plan, other, seed=config.seed, epoch=at.epoch, index=index.to(device), min_iou=plain.min_iou)
+    pair = two_views(ready, config.size, plan, other, seed=config.seed, epoch=at.epoch, index=index, min_iou=plain.min_iou)
     out = method(pair, at)
     engine.backward(out.loss * size)                # a wrapper averages gradients over processes: page 63
     return out, at, pair

@@ -90,15 +90,15 @@ class Colour:
 def recolour(images, u, colour=Colour()):
     """Images (B, C, H, W), standardised and finite, each with its own change of appearance, as `colour` allows.
 
-    `u` (B, N_DRAWS) uniforms in [0, 1) decide all of it. Any number of bands; the input is not edited; only the samples drawn for blur are
-    blurred. ValueError when there are too few uniforms.
+    `u` (B, N_DRAWS) uniforms in [0, 1) decide all of it; kept on the CPU they make no GPU wait. Any number of bands; the input is not edited;
+    only the samples drawn for blur are blurred. ValueError when there are too few uniforms.
     """
     if u.shape != (len(images), N_DRAWS): raise ValueError(f"uniforms of shape {tuple(u.shape)} for {len(images)} images: give ({len(images)}, {N_DRAWS}).")
     change = (2 * u[:, 1:4] - 1).to(images.dtype) * (u[:, :1] < colour.p)
     vividness = (1 + colour.saturation * change[:, 2]) * (u[:, 4] >= colour.grey)
-    out = jitter(images, colour.brightness * change[:, 0], 1 + colour.contrast * change[:, 1], vividness)
+    out = jitter(images, *(v.to(images) for v in (colour.brightness * change[:, 0], 1 + colour.contrast * change[:, 1], vividness)))
     soft = (u[:, 5] < colour.blur).nonzero()[:, 0]
     if len(soft):
-        low, high = colour.sigma
-        out.index_copy_(0, soft, blur(out[soft], low + u[soft, 6] * (high - low), int(3 * high + 0.5)))
-    return drop_band(out, u[:, 7] < colour.drop, u[:, 8] * images.shape[1]) if colour.drop > 0 else out
+        (low, high), chosen = colour.sigma, soft.to(images.device)
+        out.index_copy_(0, chosen, blur(out[chosen], (low + u[soft, 6] * (high - low)).to(images), int(3 * high + 0.5)))
+    return drop_band(out, *(v.to(images.device) for v in (u[:, 7] < colour.drop, u[:, 8] * images.shape[1]))) if colour.drop > 0 else out

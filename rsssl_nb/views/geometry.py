@@ -76,11 +76,11 @@ def sample(images, affine, size, mode="bilinear", padding="border"):
     H, W = images.shape[-2:]
     if len(images) != len(affine): raise ValueError(f"{len(images)} images and {len(affine)} affines: give one affine an image.")
     scale = torch.tensor([[2 / W], [2 / H]], device=images.device)
-    A = (affine.float() * scale)[:, None, None]
+    A = (affine.float() * scale)[..., None]
     x, y = torch.arange(w, device=images.device) + 0.5, torch.arange(h, device=images.device) + 0.5
-    grid = A[..., 0] * x.view(1, 1, w, 1) + (A[..., 1] * y.view(1, h, 1, 1) + (A[..., 2] - 1))
+    grid = (A[:, :, 0] * x)[:, :, None] + (A[:, :, 1] * y + (A[:, :, 2] - 1))[..., None]        # (B, 2, h, w): whole rows at a time
     real = torch.promote_types(images.dtype, torch.float32)
-    out = F.grid_sample(images.to(real), grid.to(real), mode=mode, padding_mode=padding, align_corners=False)
+    out = F.grid_sample(images.to(real), grid.to(real).movedim(1, -1), mode=mode, padding_mode=padding, align_corners=False)
     return out.to(images.dtype) if images.is_floating_point() or mode == "nearest" else out
 
 # %% ../../nbs/20_views/20_geometry.ipynb #0000000e
