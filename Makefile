@@ -44,6 +44,7 @@ tour: $(STAMP)
 test: $(STAMP)
 	@echo "== pages, two at a time, each in a clean kernel"
 	@OMP_NUM_THREADS=1 python tests/pages.py
+	@$(MAKE) --no-print-directory evidence-small
 	@echo "== suite"
 	@python -m pytest -q
 

@@ -140,3 +140,33 @@ def test_panels_do_not_share_controls():
     before = b.view.value
     a.controls["x"].value = 9
     assert b.controls["x"].value == 5 and b.view.value == before and a.view.value != before
+
+
+def test_boxes_share_plain_values_and_a_picture():
+    from rsssl_nb.widgets.boxes import boxes, boxes_type, picture
+    made = boxes(np.arange(2 * 6 * 9).reshape(2, 6, 9), [(1, 1, 4, 5)], label="two bands")
+    assert isinstance(made, boxes_type()) and made.extent == [0, 0, 9, 6] and made.boxes == [[1, 1, 4, 5]] and made.turns == [0]
+    from PIL import Image
+    import io
+    assert Image.open(io.BytesIO(made.image)).size == (9, 6) and picture(np.zeros((6, 9, 3))) == picture(np.zeros((6, 9, 3)))
+    moves = []
+    made.observe(lambda change: moves.append(change.name), ["boxes", "extent", "image"])
+    made.show(np.zeros((1, 4, 4)), (100, 200, 104, 204))
+    assert sorted(moves) == ["extent", "image"] and made.boxes == [[1, 1, 4, 5]]
+
+
+def test_the_script_asks_nobody_and_writes_no_markup():
+    from rsssl_nb.widgets.boxes import SCRIPT, STYLE
+    text = (SCRIPT + STYLE).replace("http://www.w3.org/2000/svg", "")
+    for word in ("http", "//", "import ", "fetch(", "innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval("): assert word not in text.replace("// ", ""), word
+
+
+@pytest.mark.parametrize("transform", [(.5, 0, 391000, 0, -.5, 5820000), (.3, .4, 10, .4, -.3, -7), (1, 0, 0, 0, 1, 0)])
+def test_boxes_on_the_map_against_rasterio(transform):
+    from rasterio import Affine
+    from rsssl_nb.widgets.boxes import as_geojson, to_map
+    points = np.random.default_rng(0).uniform(0, 500, (7, 2))
+    assert np.allclose(to_map(points, transform), [Affine(*transform) @ p for p in points])
+    ring = as_geojson([[3, 4, 10, 20]], ["<a>"], transform, "EPSG:32633", [2])["features"][0]
+    assert np.allclose(ring["geometry"]["coordinates"][0], [Affine(*transform) @ p for p in ((3, 4), (10, 4), (10, 20), (3, 20), (3, 4))]) and ring["properties"] == {"name": "<a>", "pixels": [3, 4, 10, 20], "turns": 2}
+    assert as_geojson([[3, 4, 10, 20]], ["a"], transform, None)["features"][0]["geometry"]["coordinates"][0][0] == [3, 4]       # no system: pixels
