@@ -83,7 +83,7 @@ def test_a_random_start_and_a_frozen_encoder(job):
 
 
 def test_help_speaks():
-    for command in ("", "scene", "pretrain", "finetune", "map", "score", "info", "doctor"):
+    for command in ("", "scene", "pretrain", "finetune", "map", "score", "info", "export", "check", "split", "embed", "boxes", "lessons", "copy", "lab", "grade"):
         text = good(*filter(None, [command]), "--help")
         assert "Usage" in text and len(text.splitlines()) >= 5
     assert "ok     python" in good("doctor")

@@ -316,7 +316,7 @@ def open_file(path, alpha="auto", allow_remote=False):
         dtype = np.result_type(*[file.dtypes[i - 1] for i in indexes]).name
         nodatas = tuple(usable_nodata(file.nodatavals[i - 1], dtype) for i in indexes)
         names = tuple(file.descriptions[i - 1] or f"band {i}" for i in indexes)
-        crs = file.crs.to_string() if file.crs else None
+        crs = (f"EPSG:{file.crs.to_epsg()}" if file.crs.to_epsg() else file.crs.to_wkt()) if file.crs else None
         return Raster(path, len(indexes), file.height, file.width, dtype, nodatas[0], crs, tuple(file.transform)[:6], names, indexes, nodatas, mask, source, file.block_shapes[0], tuple(file.overviews(1)))
 
 # %% ../../nbs/10_data/11_rasters.ipynb #00000026
