@@ -8,7 +8,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test tour quick torture fuzz pages bench docs refresh clean evidence-small evidence-pack evidence
+.PHONY: help setup lab test tour quick torture fuzz pages bench docs dashboard refresh clean evidence-small evidence-pack evidence
 
 help:
 	@echo "make lab      set up and open JupyterLab on the tour (this machine only, with a token)"
@@ -19,6 +19,7 @@ help:
 	@echo "make bench    speed beside other libraries and its limits, under 15 minutes on a quiet machine; rows in results/bench-<device>.json"
 	@echo "make docs     the site from the same pages, links checked, in _docs/site/; it needs no network to be read"
 	@echo "make fuzz     a thousand mutated TIFFs against the raster door, under 3 minutes"
+	@echo "make dashboard  the explorers in tabs, served by Voila (this machine only)"
 	@echo "make refresh  run every page and keep its outputs (PAGES=nbs/.../51_simclr.ipynb for one)"
 	@echo "make evidence-small  every method and placebo through the evidence harness, two minutes on a processor"
 	@echo "make evidence-pack   Dubai and RSSCN7 as tiles (RSSSL_DATA) for a GPU machine; there: make evidence, until nothing is left"
@@ -74,6 +75,10 @@ docs: $(VENV)/.docs
 
 fuzz: $(STAMP)
 	@OMP_NUM_THREADS=1 python tests/fuzz.py
+
+dashboard: $(STAMP)
+	@echo "== the explorers in tabs, in a browser, this machine only; stop it with Ctrl-C"
+	@JUPYTER_PATH=nbs/90_explore voila --template=offline --Voila.ip=127.0.0.1 nbs/90_explore/93_dashboard.ipynb
 
 refresh: $(STAMP)
 	@OMP_NUM_THREADS=1 python tests/pages.py --refresh $(PAGES)

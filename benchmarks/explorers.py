@@ -1,11 +1,11 @@
-"How long a reader waits after a control of an explorer has moved: the median over all controls and their stops, against 150 ms."
+"How long a reader waits after a control of an explorer has moved that changes neither image, layer nor method: the median over their stops, against 150 ms."
 import sys, time
-from importlib.util import find_spec
+from importlib import import_module
 
 from measure import Found, Skip, main, question, statistics
 
 LIMIT = 0.150
-THERE = find_spec("rsssl_nb.widgets.explorers") is not None
+MODULES = ("rsssl_nb.widgets.explorers", "rsssl_nb.widgets.features")
 
 
 def stops(control):
@@ -18,7 +18,7 @@ def stops(control):
 def redraws(box, places):
     "Seconds of every redraw, each control through so many of its stops, twice."
     took = []
-    for control in box.controls.values():
+    for control in (c for n, c in box.controls.items() if n not in box.slow):
         for value in 2 * stops(control)[:places]:
             if value == control.value: continue
             started = time.perf_counter()
@@ -27,33 +27,20 @@ def redraws(box, places):
     return took
 
 
-def wait(name):
+def wait(explore):
     def ask(at):
-        from rsssl_nb.widgets import explorers
-        box = getattr(explorers, name)()
-        if not getattr(box, "controls", None): raise Skip(f"{name} has no controls to move")
-        places = at.pick(5, 1)
+        box, places = explore(), at.pick(5, 1)
         redraws(box, places)
         took = redraws(box, places)
-        if not took: raise Skip(f"{name} has no control that moves")
+        if not took: raise Skip(f"{explore.__name__} has no quick control that moves")
         middle = statistics.median(took)
-        return Found(middle, LIMIT, middle / LIMIT, (min(took) / LIMIT, max(took) / LIMIT), f"{len(took)} redraws")
+        return Found(middle, LIMIT, middle / LIMIT, (min(took) / LIMIT, max(took) / LIMIT), f"{len(took)} redraws, worst {max(took):.2f} s")
     return ask
 
 
-def names():
-    "The explorers there are."
-    if not THERE: return []
-    from rsssl_nb.widgets import explorers
-    return [n for n in explorers.__all__ if n.startswith("explore_")]
-
-
-for name in names(): question(f"explorer redraw, {name}: 150 ms", "<= 1", "cpu")(wait(name))
-
-
-if not THERE:
-    @question("explorer redraw: 150 ms", "<= 1", "cpu")
-    def absent(at): raise Skip("the explorers are not there yet")
+for module in map(import_module, MODULES):
+    for name in module.__all__:
+        if name.startswith("explore_"): question(f"explorer redraw, {name}: 150 ms", "<= 1", "cpu")(wait(getattr(module, name)))
 
 
 if __name__ == "__main__": sys.exit(main())
