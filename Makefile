@@ -47,11 +47,11 @@ test: $(STAMP)
 	@OMP_NUM_THREADS=1 python tests/pages.py
 	@$(MAKE) --no-print-directory evidence-small
 	@echo "== suite"
-	@python -m pytest -q
+	@python -m pytest -q -n 2 --dist loadfile
 
 quick: $(STAMP)
 	@echo "== suite without pages and browser"
-	@python -m pytest -q -m "not browser and not long"
+	@python -m pytest -q -n 2 --dist loadfile -m "not browser and not long"
 
 torture: $(STAMP)
 	@echo "== 100 kills per method, resumed to the end (about 10 minutes)"

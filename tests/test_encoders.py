@@ -42,7 +42,7 @@ def test_interop_libraries_take_the_weights():
 def test_first_convolution_is_adapted_not_drawn_anew():
     rgb = Encoder(width=8)
     four = Encoder(bands=4, width=8, weights=rgb.state_dict())
-    assert torch.allclose(four.conv1.weight[:, 3], rgb.conv1.weight[:, 0] * 3 / 4) and torch.equal(four.layer1[0].conv1.weight, rgb.layer1[0].conv1.weight)
+    assert torch.allclose(four.conv1.weight[:, 3], rgb.conv1.weight[:, 0] / 2) and torch.allclose(four.conv1.weight.sum(1), rgb.conv1.weight.sum(1), atol=1e-6) and torch.equal(four.layer1[0].conv1.weight, rgb.layer1[0].conv1.weight)
 
 
 @pytest.mark.parametrize("options, words", [(dict(name="vgg"), "resnet18"), (dict(stride=4), "8, 16 or 32"), (dict(bands=0), "1 or more")])

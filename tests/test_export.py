@@ -3,7 +3,7 @@ import shutil, subprocess, sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-HAND_WRITTEN = {"__init__.py", "__main__.py", "cli.py", "py.typed"}
+HAND_WRITTEN = {"__init__.py", "__main__.py", "cli.py", "lessons.py", "py.typed"}
 
 
 def generated(folder):
