@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 import torch
@@ -33,6 +34,7 @@ def child(image, folder, method):
     if pid: return pid
     code = 1
     try: pretrain(image, method, folder, resume="auto", **SMALL); code = 0
+    except BaseException: traceback.print_exc()
     finally: os._exit(code)
 
 

@@ -88,6 +88,7 @@ def locked(folder):
                 import msvcrt
                 msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
         except OSError as e: raise InputError(f"{folder} is being written by another process: wait until it has finished, or choose another --out") from e
+        for left in folder.rglob(".*.part*"): left.unlink()                              # what a killed writer left half-written
         yield folder
 
 # %% ../../nbs/60_training/60_folder.ipynb #0000000e

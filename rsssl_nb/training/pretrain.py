@@ -227,14 +227,15 @@ def batches(pool, config, first=0, workers=0):
         skip = first - epoch * config.steps if epoch == first // config.steps else 0
         yield from loader(pool, config.samples, config.batch, config.seed, epoch, workers, skip, rank, size)
 
-# %% ../../nbs/60_training/60_pretrain.ipynb #00000022
-HEALTH = 10            # steps between two looks at the embeddings
-ENOUGH = 10            # non-finite losses after which a run stops
-
+# %% ../../nbs/60_training/60_pretrain.ipynb #00000023
 def numbers(row):
     "A log's line as {name: float} for a tracker: loss, rate, images, its parts, health and kNN."
     flat = {k: row[k] for k in ("loss", "lr", "skipped", "knn") if k in row}
     return {**flat, **{f"{group}/{k}": v for group in ("parts", "health") for k, v in row.get(group, {}).items()}}
+
+# %% ../../nbs/60_training/60_pretrain.ipynb #00000025
+HEALTH = 10            # steps between two looks at the embeddings
+ENOUGH = 10            # non-finite losses after which a run stops
 
 class Keeper:
     "What a run leaves behind as it goes: log lines, a checkpoint every `every` steps (None: an epoch), the last trace. Only the first process writes, and asks the `probe`."
@@ -263,7 +264,7 @@ class Keeper:
         self.due = False
         return self.stop
 
-# %% ../../nbs/60_training/60_pretrain.ipynb #00000023
+# %% ../../nbs/60_training/60_pretrain.ipynb #00000026
 def anyone(flag, engine):
     "Whether any of the processes says so."
     if world()[1] == 1: return bool(flag)
@@ -271,7 +272,7 @@ def anyone(flag, engine):
     torch.distributed.all_reduce(said)
     return bool(said > 0)
 
-# %% ../../nbs/60_training/60_pretrain.ipynb #00000024
+# %% ../../nbs/60_training/60_pretrain.ipynb #00000027
 def train(method, optimiser, pool, config, engine, folder=None, kept=None, workers=0, progress=True, every=None, tell=None, probe=None):
     """The pretraining loop, from a checkpoint's contents `kept` (None: from the start): gives the log, a dict a step.
 
@@ -293,7 +294,7 @@ def train(method, optimiser, pool, config, engine, folder=None, kept=None, worke
             if keeper.keep(step + 1, plain, optimiser, bad, pair, out.trace): break
     return log
 
-# %% ../../nbs/60_training/60_pretrain.ipynb #00000026
+# %% ../../nbs/60_training/60_pretrain.ipynb #00000029
 def pick_device(name="auto"):
     "A torch device: `auto` takes CUDA, then Apple's mps, then the processor. ValueError when the named one is not there."
     there = dict(cuda=torch.cuda.is_available(), mps=torch.backends.mps.is_available(), cpu=True)
@@ -301,7 +302,7 @@ def pick_device(name="auto"):
     if not there.get(name.split(":")[0]): raise ValueError(f"device {name!r} is not available here: use one of {', '.join(d for d, ok in there.items() if ok)}")
     return name
 
-# %% ../../nbs/60_training/60_pretrain.ipynb #00000027
+# %% ../../nbs/60_training/60_pretrain.ipynb #0000002a
 def encoder_meta(config, pool=None):
     "What must travel with the weights: architecture, bands and their names, normalisation, pixel size in the raster's units, method, commit. No time, no path."
     first = pool.rasters[0] if pool else None
@@ -322,7 +323,7 @@ def load_encoder(source):
     load_into(encoder, state)
     return encoder, meta
 
-# %% ../../nbs/60_training/60_pretrain.ipynb #00000028
+# %% ../../nbs/60_training/60_pretrain.ipynb #0000002b
 def begin(config, device, processes=None, board=None):
     "Engine, method and optimiser of a run, ready to train: weights from the config's seed, options checked."
     size = refuse_other_world(processes)
@@ -338,7 +339,7 @@ def begin(config, device, processes=None, board=None):
     learner.fits((config.size, config.size))
     return engine, learner, make_optimiser(learner, config.optimizer, config.lr, config.weight_decay)
 
-# %% ../../nbs/60_training/60_pretrain.ipynb #0000002a
+# %% ../../nbs/60_training/60_pretrain.ipynb #0000002d
 DEATHS = {"DataLoader worker": "a process that reads windows was killed (out of memory?): use fewer --workers",
           "out of memory": "the device is out of memory: use a smaller --batch (--accumulate keeps the update's size)",
           "gloo|NCCL|peer|Socket": "another process of this job is gone: look for its message above"}
@@ -352,7 +353,7 @@ def in_a_sentence():
         if not why: raise
         raise InputError(f"{why}; the last checkpoint is good: go on with --resume auto") from e
 
-# %% ../../nbs/60_training/60_pretrain.ipynb #0000002c
+# %% ../../nbs/60_training/60_pretrain.ipynb #0000002f
 def run_in(folder, config, pool, engine, learner, optimiser, resume=None, workers=0, progress=True, every=None, tell=None, probe=None):
     "The log of a run that trains `learner`, from the folder's last checkpoint where it is resumed. A finished run is only opened."
     first = world()[0] == 0
@@ -376,7 +377,7 @@ def run_in(folder, config, pool, engine, learner, optimiser, resume=None, worker
         engine.end_training()
     return log, complete
 
-# %% ../../nbs/60_training/60_pretrain.ipynb #0000002f
+# %% ../../nbs/60_training/60_pretrain.ipynb #00000032
 def pretrain(images, method="simclr", out=None, *, epochs=20, batch=64, lr=1e-3, seed=0, size=224, samples=None, bands=None, encoder="resnet18",
              width=64, stride=8, optimizer="adamw", warmup=0.1, options=None, workers=0, device="auto", max_nodata=0.5, alpha="auto", resume=None, progress=True,
              precision="no", accumulate=1, channels_last=False, compile=False, processes=None, save_every=None, tell=None, probe=None, tensorboard=False):
