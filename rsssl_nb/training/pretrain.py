@@ -228,15 +228,14 @@ def batches(pool, config, first=0, workers=0):
         yield from loader(pool, config.samples, config.batch, config.seed, epoch, workers, skip, rank, size)
 
 # %% ../../nbs/60_training/60_pretrain.ipynb #00000023
+HEALTH, ENOUGH = 10, 10            # steps between two looks at the embeddings; non-finite losses after which a run stops
+
 def numbers(row):
     "A log's line as {name: float} for a tracker: loss, rate, images, its parts, health and kNN."
     flat = {k: row[k] for k in ("loss", "lr", "skipped", "knn") if k in row}
     return {**flat, **{f"{group}/{k}": v for group in ("parts", "health") for k, v in row.get(group, {}).items()}}
 
 # %% ../../nbs/60_training/60_pretrain.ipynb #00000025
-HEALTH = 10            # steps between two looks at the embeddings
-ENOUGH = 10            # non-finite losses after which a run stops
-
 class Keeper:
     "What a run leaves behind as it goes: log lines, a checkpoint every `every` steps (None: an epoch), the last trace. Only the first process writes, and asks the `probe`."
     def __init__(self, folder, config, engine, every=None, probe=None):
