@@ -10,6 +10,7 @@ __all__ = ['VERSION', 'Config', 'steps_of', 'check_config', 'as_json', 'read_con
 import json
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -167,8 +168,9 @@ def stop_asked(folder):
     return True
 
 # %% ../../nbs/60_training/60_folder.ipynb #00000019
+@cache
 def code_version():
-    "The commit of this package where it runs from a git checkout, else its version: what made a file."
+    "The commit of this package where it runs from a git checkout, else its version: what made a file. Asked once, since the code in memory does not change."
     import rsssl_nb
     from importlib.metadata import version
     git = Path(rsssl_nb.__file__).parents[1] / ".git"
