@@ -10,7 +10,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,10 +20,9 @@ import torch
 
 from rsssl_nb.data.rasters import write_scene
 from rsssl_nb.data.scenes import make_scene
-from rsssl_nb.training.folder import finished
+from rsssl_nb.training.folder import code_version, finished
 from rsssl_nb.training.pretrain import METHODS, pretrain
 
-ROOT = Path(__file__).resolve().parents[1]
 SMALL = dict(epochs=5, batch=8, samples=32, size=32, width=8, device="cpu", progress=False, save_every=3)
 
 
@@ -84,7 +82,7 @@ def main():
     parser.add_argument("--log", type=Path)
     a = parser.parse_args()
     torch.set_num_threads(1)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    commit = code_version()                          # asked here, before the first fork: every child writes the same
     rows, rng = [], random.Random(a.seed)
     with tempfile.TemporaryDirectory() as tmp:
         image, _ = write_scene(make_scene(128, seed=1), Path(tmp, "scene"))
