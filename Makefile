@@ -47,7 +47,8 @@ test: $(STAMP)
 	@OMP_NUM_THREADS=1 python tests/pages.py
 	@$(MAKE) --no-print-directory evidence-small
 	@echo "== suite"
-	@python -m pytest -q -n 2 --dist loadfile
+	@python -m pytest -q -m browser
+	@python -m pytest -q -n 2 --dist loadfile -m "not browser"
 
 quick: $(STAMP)
 	@echo "== suite without pages and browser"

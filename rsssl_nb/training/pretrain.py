@@ -339,7 +339,7 @@ def begin(config, device, processes=None, board=None):
     return engine, learner, make_optimiser(learner, config.optimizer, config.lr, config.weight_decay)
 
 # %% ../../nbs/60_training/60_pretrain.ipynb #0000002d
-DEATHS = {"DataLoader worker": "a process that reads windows was killed (out of memory?): use fewer --workers",
+DEATHS = {"DataLoader worker|Errno 104|Errno 32|^$": "a process that reads windows was killed (out of memory?): use fewer --workers",
           "out of memory": "the device is out of memory: use a smaller --batch (--accumulate keeps the update's size)",
           "gloo|NCCL|peer|Socket": "another process of this job is gone: look for its message above"}
 
@@ -347,7 +347,7 @@ DEATHS = {"DataLoader worker": "a process that reads windows was killed (out of 
 def in_a_sentence():
     "A block whose known deaths end in one sentence (InputError): a killed reader, another process gone, a full device."
     try: yield
-    except RuntimeError as e:
+    except (RuntimeError, ConnectionError, EOFError) as e:
         why = next((says for signs, says in DEATHS.items() if re.search(signs, str(e))), None)
         if not why: raise
         raise InputError(f"{why}; the last checkpoint is good: go on with --resume auto") from e
