@@ -13,7 +13,7 @@ import torch
 from campaign import campaign
 from measure import HEAD, ROOT, line
 
-SCRIPTS = "views false_loss infonce grass glcnet ssccl step windows maps explorers imports page_times".split()
+SCRIPTS = "views false_loss infonce grass glcnet ssccl step options windows maps explorers imports page_times".split()
 THREADS = {"grass": 2}          # its goal is set on two cores; all others run on one
 
 

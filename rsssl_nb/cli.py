@@ -234,7 +234,8 @@ def split(image, out, block, buffer, shares, seed):
 def mapping(command):
     "The options of the commands that go over a raster window by window."
     for option in (alpha, device, click.option("--size", type=int, help="Window in pixels. [default: the one of the training]"),
-                   click.argument("out", type=PATH), click.argument("image", type=PATH, metavar="IN"),
+                   click.option("--allow-remote", is_flag=True, help="IN may be a URL or one of GDAL's /vsi paths."),
+                   click.argument("out", type=PATH), click.argument("image", metavar="IN"),
                    click.argument("run", type=PATH)): command = option(command)
     return command
 
@@ -255,7 +256,7 @@ def said(out):
 @batch
 @resume
 @click.option("--probabilities", type=PATH, help="A second GeoTIFF: each class's share and the entropy, in percent.")
-def map_(run, image, out, size, alpha, **kw):
+def map_(run, image, out, size, alpha, allow_remote, **kw):
     """Segment the raster IN with the fine-tuned RUN into the label map OUT (a cloud-optimised GeoTIFF).
 
     In several processes: torchrun --standalone --nproc_per_node 8 -m rsssl_nb map RUN IN OUT
@@ -264,7 +265,7 @@ def map_(run, image, out, size, alpha, **kw):
     from rsssl_nb.evaluation.maps import segment
     from rsssl_nb.training.finetune import load_segmenter
     model, meta = load_segmenter(run)
-    segment(model, open_raster(image, alpha), out, size=meta["size"] if size is None else size, progress=True, **kw)
+    segment(model, open_raster(image, alpha, allow_remote), out, size=meta["size"] if size is None else size, progress=True, **kw)
     said(out)
 
 
@@ -273,13 +274,13 @@ def map_(run, image, out, size, alpha, **kw):
 @overlap
 @batch
 @resume
-def embed(run, image, out, size, alpha, **kw):
+def embed(run, image, out, size, alpha, allow_remote, **kw):
     "Colour the raster IN by what the pretrained RUN sees in it (PCA of its features), into the GeoTIFF OUT."
     from rsssl_nb.data.rasters import open_raster
     from rsssl_nb.evaluation.maps import embed
     from rsssl_nb.training.pretrain import load_encoder
     encoder, meta = load_encoder(run)
-    embed(encoder, open_raster(image, alpha), out, meta["mean"], meta["std"], size=meta["size"] if size is None else size, progress=True, **kw)
+    embed(encoder, open_raster(image, alpha, allow_remote), out, meta["mean"], meta["std"], size=meta["size"] if size is None else size, progress=True, **kw)
     said(out)
 
 
@@ -287,12 +288,12 @@ def embed(run, image, out, size, alpha, **kw):
 @mapping
 @click.option("--batch", default=16, show_default=True, help="Windows that are each other's negatives.")
 @seed
-def boxes(run, image, out, size, alpha, **kw):
+def boxes(run, image, out, size, alpha, allow_remote, **kw):
     "Draw the boxes that the GraSS of RUN cuts in the raster IN, as GeoJSON in map coordinates."
     from rsssl_nb.data.rasters import open_raster
     from rsssl_nb.evaluation.maps import draw_boxes, guided_method
     method, config = guided_method(run)
-    draw_boxes(method, open_raster(image, alpha), out, config.mean, config.std, config.size if size is None else size, progress=True, **kw)
+    draw_boxes(method, open_raster(image, alpha, allow_remote), out, config.mean, config.std, config.size if size is None else size, progress=True, **kw)
     said(out)
 
 

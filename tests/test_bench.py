@@ -14,8 +14,8 @@ from campaign import campaign  # noqa: E402
 from measure import Found, Question, Setting, Sides, Skip, answer, asked, growth, peak_bytes, slope  # noqa: E402
 
 TINY = Setting(tiny=True)
-SOME = {"imports": 1, "explorers": 1}                      # the others of these scripts do the same with another name
-SCRIPTS = "views false_loss infonce grass glcnet ssccl step windows maps explorers imports page_times".split()
+SOME = {"imports": 1, "explorers": 1, "options": 1}                      # the others of these scripts do the same with another name
+SCRIPTS = "views false_loss infonce grass glcnet ssccl step options windows maps explorers imports page_times".split()
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -1,5 +1,6 @@
 "The command line: the whole job on made scenes, and every bad input as one sentence with exit code 2."
 import json
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -143,6 +144,16 @@ def test_bad_maps_and_scores(job, tmp_path):
     (tmp_path / "w.safetensors").write_bytes(b"\x80\x04}q\x00.")
     refused("info", tmp_path / "w.safetensors", says="w.safetensors")
     assert not (tmp_path / "m.tif").exists()
+
+
+def test_a_virtual_path_is_read_only_when_allowed(job, tmp_path):
+    with ZipFile(tmp_path / "a.zip", "w") as z: z.write(job / "image/s1.tif", "s1.tif")
+    virtual = f"/vsizip/{tmp_path}/a.zip/s1.tif"
+    refused("map", job / "seg", virtual, tmp_path / "map.tif", says="remote or virtual")
+    assert not (tmp_path / "map.tif").exists()
+    for name, image in (("plain", job / "image/s1.tif"), ("virtual", virtual)): good("map", job / "seg", image, tmp_path / f"{name}.tif", "--device", "cpu", "--allow-remote")
+    assert (tmp_path / "plain.tif").read_bytes() == (tmp_path / "virtual.tif").read_bytes()
+    good("embed", job / "pre", virtual, tmp_path / "embed.tif", "--device", "cpu", "--allow-remote")
 
 
 def test_the_job_on_real_imagery(imagery, tmp_path):
