@@ -1,6 +1,6 @@
 """The small checkpoints that ship with the package: what the pages' networks look like after a longer training than a page has time for.
 
-    python benchmarks/checkpoints.py [METHOD ...] [--epochs 40] [--tiles 1024] [--out rsssl_nb/checkpoints]
+    python benchmarks/checkpoints.py [METHOD ...] [--epochs 20] [--tiles 1024] [--out rsssl_nb/checkpoints]
 
 Each method as its page builds it (ResNet-18 of width 16, four bands), trained by page 50's `practice_step` on scenes that the package makes. A file holds the
 whole method in float16, with what made it in its header (read it with `rsssl_nb.load_weights`); the log, a line an epoch, lies beside it. GraSS is also
@@ -41,15 +41,21 @@ def train(name, images, epochs, batch=64, size=64, lr=1e-3):
         if (t + 1) % steps == 0: yield (t + 1) // steps, method, dict(epoch=(t + 1) // steps, loss=round(float(step.loss.detach()), 4), **{k: round(float(v), 4) for k, v in step.parts.items()})
 
 
+def passport(raw):
+    "What a loader must know of the images: bands, their mean and deviation, metres a pixel."
+    return dict(band_names=["red", "green", "blue", "nir"], mean=raw.mean((0, 2, 3)).round(3).tolist(), std=raw.std((0, 2, 3)).round(3).tolist(), pixel_size=0.5)
+
+
 def make(name, out, epochs, tiles):
     "One method's files in `out`."
-    images, started, rows = standardise(make_tiles(tiles, 96, seed=3)[0]), time.time(), []
+    raw, started, rows = make_tiles(tiles, 96, seed=3)[0], time.time(), []
+    images = standardise(raw)
     for epoch, method, row in train(name, images, epochs):
         rows.append(row | dict(minutes=round((time.time() - started) / 60, 2)))
         print(name, rows[-1], flush=True)
         for share in (*ALSO.get(name, ()), 1):
             if epoch != round(share * epochs): continue
-            meta = dict(method=name, options=OPTIONS[name], encoder="resnet18", width=16, stride=method.encoder.stride, bands=4, size=64, seed=0, epoch=epoch, epochs=epochs, batch=64, lr=1e-3,
+            meta = dict(method=name, options=OPTIONS[name], encoder="resnet18", width=16, stride=method.encoder.stride, bands=4, size=64, seed=0, **passport(raw), epoch=epoch, epochs=epochs, batch=64, lr=1e-3,
                         images=f"make_tiles({tiles}, 96, seed=3), standardised", minutes=rows[-1]["minutes"], device=f"cpu ({platform.machine()}), {torch.get_num_threads()} thread(s)", torch=torch.__version__,
                         commit=code_version(), command=f"python benchmarks/checkpoints.py {name} --epochs {epochs} --tiles {tiles}")
             save_weights(out / f"{name}-{epoch}.safetensors", {k: v.half() if v.is_floating_point() else v for k, v in method.state_dict().items()}, meta)
@@ -59,7 +65,7 @@ def make(name, out, epochs, tiles):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("methods", nargs="*", default=list(OPTIONS), metavar="METHOD", help=f"of {', '.join(OPTIONS)} (all)")
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--tiles", type=int, default=1024)
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[1] / "rsssl_nb/checkpoints")
     args = parser.parse_args()
