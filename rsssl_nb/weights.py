@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['RUN_FIELDS', 'LIGHTLY', 'PREFIXES', 'HEADS', 'PASSPORT', 'LAYOUTS', 'write_aside', 'save_weights', 'load_weights',
            'Match', 'match', 'load_into', 'networks', 'find_network', 'from_layout', 'architecture', 'Loaded', 'load',
-           'export']
+           'export', 'shipped']
 
 # %% ../nbs/30_encoders/31_weights.ipynb #00000002
 import json
@@ -14,6 +14,7 @@ import pickle
 import re
 import warnings
 from collections import Counter
+from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +34,7 @@ def write_aside(path, write):
         os.replace(aside, path)
     finally: aside.unlink(missing_ok=True)
 
+# %% ../nbs/30_encoders/31_weights.ipynb #96bcba7f
 def save_weights(path, state, meta):
     """A safetensors file of a state dict and one sorted-JSON record `meta`, written aside and renamed.
 
@@ -66,6 +68,7 @@ def _read_safetensors(path):
     from safetensors import safe_open
     with safe_open(path, "pt") as f: return {k: f.get_tensor(k) for k in f.keys()}, json.loads((f.metadata() or {}).get("rsssl_nb", "{}"))
 
+# %% ../nbs/30_encoders/31_weights.ipynb #bf2a58cd
 def _read_torch(path):
     with warnings.catch_warnings(), open(path, "rb") as f:                # a file, not its name: torch goes by the ending, and so by who named it
         warnings.simplefilter("ignore")
@@ -77,12 +80,14 @@ def _read_torch(path):
     if not (state := _tensors(found)): raise ValueError("no named tensors in it")
     return state, {}
 
+# %% ../nbs/30_encoders/31_weights.ipynb #c5e6c445
 RUN_FIELDS = ("encoder", "width", "stride", "bands", "mean", "std", "size", "method", "options", "seed")
 
 def _run_meta(config):
     "What a run's config says of its encoder."
     return {k: config[k] for k in RUN_FIELDS if k in config}
 
+# %% ../nbs/30_encoders/31_weights.ipynb #be5ec0aa
 def _tensors(found, prefix=""):
     "Nested dicts of tensors as one flat dict with dotted names."
     return {f"{prefix}{k}": v for name, value in found.items() for k, v in (_tensors(value, f"{name}.").items() if isinstance(value, dict) else {name: value}.items()) if torch.is_tensor(v)}
@@ -100,6 +105,7 @@ class Match(NamedTuple):
         lines = [f"{len(self.matched)} tensors matched" + "".join(f", {len(v)} {k.replace('_', ' ')}" for k, v in rest.items())]
         return "\n".join(lines + [f"  {k.replace('_', ' ')}: {', '.join(v[:4])}{', ...' if len(v) > 4 else ''}" for k, v in rest.items() if v])
 
+# %% ../nbs/30_encoders/31_weights.ipynb #3380a9eb
 def match(model, state):
     "The Match of a state dict with a model, nothing loaded."
     own = model.state_dict()
@@ -122,6 +128,7 @@ def load_into(model, state, allow=()):
     model.load_state_dict({**own, **{k: state[k] for k in found.matched}})
     return found
 
+# %% ../nbs/30_encoders/31_weights.ipynb #84d8737c
 def _shapes(model, state, name):
     own = model.state_dict()
     return f" ({tuple(state[name].shape)} for {tuple(own[name].shape)})" if name in own and name in state else ""
@@ -140,6 +147,7 @@ def networks(state):
 PREFIXES = ("module.encoder_q.", "module.", "encoder_q.", "base_model.model.trunk._feature_blocks.", "model.encoder.", "backbone.", "encoder.", "model.")
 HEADS = ("fc.", "head.", "projection_head.", "prototypes.")               # what follows the network under the same prefix, and is left aside
 
+# %% ../nbs/30_encoders/31_weights.ipynb #3401df01
 def find_network(state, prefix=None):
     """The prefix of the ResNet to take from a state dict: the only one, or of several the one whose name comes first in `PREFIXES`.
 
@@ -153,6 +161,7 @@ def find_network(state, prefix=None):
     if len(known) != 1: raise ValueError(f"the file holds {len(found)} ResNets: choose one with prefix={' or '.join(map(repr, found))}")
     return known[0]
 
+# %% ../nbs/30_encoders/31_weights.ipynb #4bba308d
 def from_layout(state, prefix=None):
     """A state dict with torchvision's ResNet names, from torchvision, timm, segmentation-models-pytorch, lightly, MoCo, VISSL and their like.
 
@@ -259,3 +268,15 @@ def _weights_in(path):
     if found: return found
     last = max(path.glob("checkpoint/step-*.pt"), default=None)
     raise ValueError(f"{path} holds no finished run: {f'resume it, or give its checkpoint {last}' if last else 'give the folder of a pretraining run, or a weights file'}")
+
+# %% ../nbs/30_encoders/31_weights.ipynb #n1x37
+def shipped(name=None):
+    """The path of a checkpoint that comes with the package, as in shipped("glcnet-20"): method and epoch. Without a name, {name: what made it}.
+
+    Whole methods in float16, made by `benchmarks/checkpoints.py`: `load` takes the encoder out of one, `load_into(method, load_weights(path)[0])` fills
+    a method built as on its page. ValueError lists the names.
+    """
+    found = {p.stem: p for p in sorted(Path(files("rsssl_nb") / "checkpoints").glob("*.safetensors"))}
+    if name is None: return {k: load_weights(p)[1] for k, p in found.items()}
+    if name not in found: raise ValueError(f"no checkpoint {name!r} comes with this package: choose {', '.join(found)}")
+    return found[name]

@@ -69,12 +69,14 @@ def split_of(dataset, name):
     if not found: raise InputError(f"{dataset.name} has no scenes for {name!r} (it has {', '.join(sorted({e.split for e in dataset.scenes}))}): choose another split, or divide it with by_scene")
     return found
 
+# %% ../../nbs/10_data/12_datasets.ipynb #855ca36e
 def scene_raster(dataset, entry):
     "The Raster of an entry, bound to its area and without what the dataset leaves out."
     raster = open_raster(entry.image, dataset.alpha)
     if entry.area or dataset.outside: raster = restrict(raster, entry.area, dataset.outside, **({"split": entry.split} if entry.area else {}))
     return raster
 
+# %% ../../nbs/10_data/12_datasets.ipynb #16446383
 def scene_labels(dataset, entry):
     "The labels of an entry, uint8 (H, W), 255 where nothing counts. InputError when it has none, or they do not fit the image."
     if entry.labels is None: raise InputError(f"{entry.name} of {dataset.name} has no labels: choose a split that has some")
@@ -94,6 +96,7 @@ def make_dataset(name, scenes, coding=None, missing=(), **more):
     if missing: warnings.warn(f"{name}: {len(missing)} files are missing: {', '.join(missing[:3])}{' ...' * (len(missing) > 3)}", stacklevel=3)
     return Dataset(name, coding and Classes(coding.names, coding.colors), scenes, tuple(missing), coding, **more)
 
+# %% ../../nbs/10_data/12_datasets.ipynb #43b63e73
 def named(root, pattern, suffixes=SUFFIXES):
     "Files below a folder whose path matches a pattern from its end, {groups: path}; hidden files left out."
     found = {}
@@ -125,6 +128,7 @@ def potsdam(root, bands=None, boundaries=True):
     labels = {n: p for (n,), p in named(root, rf"top_potsdam_(\d+_\d+)_label{seam}\.tif").items()}
     return tiles("potsdam", POTSDAM, {n: p for (n, k), p in found.items() if k == bands}, labels, lambda n: f"top_potsdam_{n}_{bands}.tif", lambda n: f"top_potsdam_{n}_label{seam}.tif", "band")   # its infrared is tagged alpha
 
+# %% ../../nbs/10_data/12_datasets.ipynb #34550842
 def vaihingen(root, boundaries=True):
     "ISPRS Vaihingen (near infrared, red, green) below a folder, or None. Images lie in `top/`, labels of the same names elsewhere."
     images = {n: p for (n,), p in named(root, r"top/top_mosaic_09cm_area(\d+)\.tif").items()}
@@ -147,6 +151,7 @@ def loveda(root):
     missing += ["/".join((s, p, "masks_png", f"{n}.png")) for s, p, n in images if s != "Test" and (s, p, n) not in masks]
     return make_dataset("loveda", [Entry("/".join(k), path, masks.get(k), k[0].lower()) for k, path in images.items()], LOVEDA, missing)
 
+# %% ../../nbs/10_data/12_datasets.ipynb #95a2a830
 def deepglobe(root):
     "DeepGlobe Land Cover below a folder, or None: *_sat.jpg with *_mask.png; folders valid and test have no masks."
     images = {n: p for (n,), p in named(root, r"([^/]+)_sat\.jpg").items()}
@@ -162,6 +167,7 @@ def labelled_folder(root, split="train", prefix=""):
     pairs = {i: l for i, l in pair_labels(root / "images", labels)} if labels else {}
     return [Entry(prefix + p.stem, p, pairs.get(p), split) for p in find_rasters(root / "images")], labels
 
+# %% ../../nbs/10_data/12_datasets.ipynb #1e87d861
 def folders(root):
     "A folder with `images` (and `labels` or `masks`), or with such folders named train, val and test; or None. Classes come from a classes.json beside or above the labels."
     parts = [(root / s, s, f"{s}/") for s in SPLITS if (root / s / "images").is_dir()] or [(root, "train", "")] * (root / "images").is_dir()
@@ -172,6 +178,7 @@ def folders(root):
     missing = [f"labels of {e.name}" for entries, l in found if l for e in entries if e.labels is None]
     return make_dataset(root.resolve().name, scenes, read_classes(find_classes(labels)) if labels else None, missing)
 
+# %% ../../nbs/10_data/12_datasets.ipynb #ff81d3a6
 def pictures_only(root):
     "Any folder with images, without labels, all for training; or None."
     try: return make_dataset(root.resolve().name, [Entry(p.relative_to(root).with_suffix("").as_posix(), p) for p in find_rasters(root)])
@@ -188,6 +195,7 @@ def read_toml(path):
     if strange or "images" not in table: raise InputError(f"{path} {f'has the unknown key {strange[0]!r}' if strange else 'does not say where the images are'}: use {', '.join(sorted(KEYS))}")
     return table
 
+# %% ../../nbs/10_data/12_datasets.ipynb #8d1e390d
 def toml_classes(table, path):
     "Classes of a dataset file: a table of names and colours, the name of a classes.json, or what lies beside the labels."
     given = table.get("classes")
@@ -202,11 +210,13 @@ def splits_of(entry, split, path):
         return [entry._replace(name=f"{entry.name}/{s}", split=s, area=path.parent / split) for s in sorted(uses)]
     return [entry._replace(split=next((s for s, names in split.items() if entry.name in names), "train"))]
 
+# %% ../../nbs/10_data/12_datasets.ipynb #4ec7b3b2
 def label_files(images, labels, wanted):
     "The label file of each wanted image, {image: file}: one file of polygons for all, or by stem; none without labels."
     if labels is None: return {}
     return {p: labels for p in wanted} if labels.suffix.lower() in VECTORS else dict(pair_labels(images, labels))
 
+# %% ../../nbs/10_data/12_datasets.ipynb #d03ee8f8
 def described(path):
     "The dataset that a TOML file describes. InputError names the key, the file and the cure."
     path = Path(path)
@@ -236,6 +246,7 @@ def open_dataset(path, layout=None, **options):
     zips = sorted(p.name for p in path.glob("*.zip"))
     raise InputError(f"{path} does not look like {layout or ', '.join(LAYOUTS)}: " + (f"unpack {', '.join(zips[:3])} first" if zips else "check the folder, or describe it in a dataset.toml"))
 
+# %% ../../nbs/10_data/12_datasets.ipynb #9150bef1
 def recognised(path):
     "The Dataset of a TOML file, or of a folder that has a dataset.toml or one of the known layouts; None for other folders and files. InputError when there is nothing."
     path = Path(path)
@@ -251,6 +262,7 @@ def by_scene(dataset, shares=(0.7, 0.15, 0.15), seed=0):
     deal = np.repeat(SPLITS[:len(shares)], shared(len(dataset.scenes), shares))[np.argsort(np.random.default_rng(seed).random(len(dataset.scenes)))]
     return replace(dataset, scenes=tuple(e._replace(split=str(s)) for e, s in zip(dataset.scenes, deal)))
 
+# %% ../../nbs/10_data/12_datasets.ipynb #f6f6a0e9
 def same_files(entries):
     "Pairs of entries in different splits whose image files are equal byte by byte; only files of one size are read."
     sizes, seen, found = {}, {}, []
@@ -266,6 +278,7 @@ def ground(raster):
     corners = np.array([(0, 0, 1), (raster.width, 0, 1), (0, raster.height, 1), (raster.width, raster.height, 1)]) @ np.reshape(raster.transform, (2, 3)).T
     return np.array([*corners.min(0), *corners.max(0)])
 
+# %% ../../nbs/10_data/12_datasets.ipynb #8d9be3ea
 def same_ground(entries, rasters):
     "Pairs of entries in different splits whose rasters overlap on the ground, by more than a pixel, as far as they share a CRS."
     placed = [(e, r, ground(r)) for e, r in zip(entries, rasters) if r.crs and not e.area]
@@ -273,6 +286,7 @@ def same_ground(entries, rasters):
     over = lambda a, b: (np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])).min()
     return [(e, f) for i, (e, r, a) in enumerate(placed) for f, s, b in placed[i + 1:] if e.split != f.split and over(a, b) > pixel(r) and same_crs(r.crs, s.crs)]
 
+# %% ../../nbs/10_data/12_datasets.ipynb #8e523c11
 def leaks(dataset):
     "Sentences about scenes of different splits that are one file, or one ground."
     say = lambda pairs, what: [f"{a.name} ({a.split}) and {b.name} ({b.split}) {what}: put them into one split" for a, b in pairs]
@@ -287,6 +301,7 @@ def check_labels(dataset, entry):
         except InputError as error: return str(error)
     return next((str(w.message) for w in said if "counts as no label" in str(w.message)), None)
 
+# %% ../../nbs/10_data/12_datasets.ipynb #ccca7cc9
 def check_dataset(dataset):
     "What is wrong with a dataset, [(file or name, kind, sentence)]: the kinds of `check_rasters`, and missing, labels, leak."
     rows = [(name, "missing", f"{name} is not there: fetch it, or go on without") for name in dataset.missing]
@@ -303,6 +318,7 @@ def save_stream(answer, part, done, total, progress):
     with open(part, "ab" if done else "wb") as file, tqdm(total=total, initial=done, unit="B", unit_scale=True, desc=part.stem, disable=not progress) as bar:
         for chunk in answer.iter_content(2**14): bar.update(file.write(chunk))
 
+# %% ../../nbs/10_data/12_datasets.ipynb #1795cfa1
 def resuming(part, most, progress=True):
     "A pooch downloader that continues the file `part` where it broke off, and refuses more than `most` bytes."
     def fetch(url, output_file, _pooch):

@@ -84,6 +84,7 @@ def no_place_is_fine():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         yield
 
+# %% ../../nbs/10_data/11_rasters.ipynb #58869f95
 def forget_error(rasterio):
     "GDAL's last error forgotten, by raising it: rasterio would else raise it at the next file, whose fault it is not."
     with no_place_is_fine(), rasterio.MemoryFile() as memory, memory.open(driver="GTiff", width=1, height=1, count=1, dtype="uint8") as file:
@@ -112,6 +113,7 @@ def stamp_of(path):
     "When a file was changed and how large it is: a file replaced under its name is another file."
     return os.stat(path).st_mtime_ns, os.stat(path).st_size
 
+# %% ../../nbs/10_data/11_rasters.ipynb #2930aaef
 def handle(path, driver=None, stamp=None):
     "The open dataset of a file for this process and thread; of more than 64 the one longest unused is closed."
     if getattr(OPEN, "pid", None) != os.getpid(): OPEN.pid, OPEN.files, OPEN.env = os.getpid(), OrderedDict(), None
@@ -149,6 +151,7 @@ def inside(raster, x0, y0, w, h):
     "The part of a window that lies on the raster: (x0, y0, x1, y1), empty when x1 <= x0 or y1 <= y0."
     return max(0, x0), max(0, y0), min(raster.width, x0 + w), min(raster.height, y0 + h)
 
+# %% ../../nbs/10_data/11_rasters.ipynb #e788db9a
 def burn(shapes, height, width, affine=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0), fill=0):
     """Polygons as numbers on a grid, uint8 (height, width): `shapes` are pairs (GeoJSON geometry, number), later ones over earlier, `fill` elsewhere.
 
@@ -158,6 +161,7 @@ def burn(shapes, height, width, affine=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0), fill=0):
         import rasterio.features
         return rasterio.features.rasterize(shapes, (height, width), fill, transform=rasterio.Affine(*affine), dtype="uint8")
 
+# %% ../../nbs/10_data/11_rasters.ipynb #acd6054d
 def outside(raster, x0, y0, x1, y1, h, w):
     "Which pixels of a box, seen as h rows and w columns, lie outside the raster's area of interest, bool (h, w)."
     affine = ((x1 - x0) / w, 0, x0, 0, (y1 - y0) / h, y0)
@@ -173,6 +177,7 @@ def file_bands(raster, x0, y0, x1, y1, shape):
     elif raster.mask: gone |= file.read(raster.mask, out_shape=raw.shape[1:], **box) == 0
     return raw, gone
 
+# %% ../../nbs/10_data/11_rasters.ipynb #b9e30af5
 def array_bands(raster, x0, y0, x1, y1, shape):
     "`read_raw` of an array."
     raw = raster.source[:, y0:y1, x0:x1]
@@ -214,6 +219,7 @@ def read_window(raster, x0, y0, w, h):
     if l < r and t < b: out[:, t - y0:b - y0, l - x0:r - x0] = measured(*read_raw(raster, l, t, r, b))
     return out
 
+# %% ../../nbs/10_data/11_rasters.ipynb #43c21c86
 def valid_window(raster, x0, y0, w, h):
     "Which pixels of a window hold a measurement in at least one band, bool (h, w); False beyond the edges."
     out = np.zeros((h, w), bool)
@@ -256,6 +262,7 @@ def move_shape(geometry, source, target):
         from rasterio.warp import transform_geom
         return transform_geom(source, target, geometry)
 
+# %% ../../nbs/10_data/11_rasters.ipynb #303a3d23
 def pixel_metres(raster):
     "Width and height of a raster's pixels on the ground in metres, taken at its middle; InputError without a CRS."
     if not raster.crs: raise InputError(f"{raster.name} has no CRS, so its pixels have no size on the ground: give lengths in pixels, as in 512px")
@@ -358,6 +365,7 @@ def tiff_profile(bands, dtype, nodata, palette):
     return dict(driver="GTiff", count=bands, dtype=dtype, nodata=nodata, tiled=True, blockxsize=256, blockysize=256, compress="deflate", predictor=predictor,
                 interleave="pixel", bigtiff="if_safer", **colour)
 
+# %% ../../nbs/10_data/11_rasters.ipynb #da23d3ac
 def describe(file, colors, classes, names):
     "Writes palette, class names (tag CLASSES, a JSON list) and band names into an open file."
     if colors is not None:
@@ -367,6 +375,7 @@ def describe(file, colors, classes, names):
     if classes is not None: file.update_tags(CLASSES=json.dumps(list(classes)))
     for i, name in enumerate(names or (), 1): file.set_band_description(i, str(name))
 
+# %% ../../nbs/10_data/11_rasters.ipynb #61b75cab
 def put(file, path, array, x0, y0):
     "Writes an array (C, h, w) or (h, w) at pixel (x0, y0) of an open file."
     array = array[None] if array.ndim == 2 else array
@@ -452,6 +461,7 @@ def cell_counts(raster, cell):
         counts[y // cell:y // cell + sums.shape[0], x // cell:x // cell + sums.shape[1]] = sums
     return counts
 
+# %% ../../nbs/10_data/11_rasters.ipynb #7a60a300
 def summed(counts):
     "The summed-area table of counts (rows, cols): entry (i, j) is the sum of the i rows above and j columns to the left."
     return np.pad(counts, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
@@ -510,6 +520,7 @@ def starts(cover, size, need):
     w, h = np.minimum(c, across - x), np.minimum(c, down - y)
     return np.stack([x, y, w, h], 1)[cover.box(x, y, x + w - 1 + size, y + h - 1 + size)[1] >= need]
 
+# %% ../../nbs/10_data/11_rasters.ipynb #91821c04
 def place(boxes, u):
     "Window corners x, y (n,) from uniforms `u` (n, 3): each pixel of the boxes is as likely as any other."
     ends = (boxes[:, 2] * boxes[:, 3]).cumsum()
@@ -524,6 +535,7 @@ def listed(sources):
     if not found: raise InputError("no image was given: give raster files or folders")
     return found
 
+# %% ../../nbs/10_data/11_rasters.ipynb #67c1a317
 def sift(pool, items, make):
     "What `make` gives for each item; items it refuses with an InputError are skipped, or end it, as the pool's `on_error` says."
     made, error = [], None
@@ -533,6 +545,7 @@ def sift(pool, items, make):
     if not made: raise InputError(f"no usable image is left: {error}")
     return made
 
+# %% ../../nbs/10_data/11_rasters.ipynb #c8cff315
 def skip(pool, item, error):
     "Lists a file or Raster as unusable, once, and gives the error back; raises it when the pool raises, or when more than its budget are listed."
     if pool.on_error == "raise": raise error
@@ -551,6 +564,7 @@ def open_all(pool, sources, alpha):
     if said: warnings.warn(f"{said[0].message}" + (f"; so in {len(said)} files" if len(said) > 1 else ""), stacklevel=3)
     return rasters
 
+# %% ../../nbs/10_data/11_rasters.ipynb #c0fcac17
 def check_bands(raster, first, bands=None):
     "The raster, when it has as many bands as the `first`, and as `bands` asks for; else InputError."
     tell = lambda r: f"{r.name} has {r.bands} band{'s' * (r.bands > 1)}" + " beside its mask" * (r.mask is not None)
@@ -565,6 +579,7 @@ def check_settings(size, max_nodata, on_error):
     if size < 1: raise InputError(f"size is {size}: a window needs at least 1 pixel")
     if on_error not in ("raise", "skip"): raise InputError(f"on_error is {on_error!r}: use raise or skip")
 
+# %% ../../nbs/10_data/11_rasters.ipynb #33da88d0
 def gather(pool, sources, alpha, bands):
     "Fills a pool with the rasters of its sources that have the commonest number of bands, or `bands`."
     os.environ.setdefault("GDAL_CACHEMAX", "512")   # drawn windows come back to a block: keep more of them than a map needs
@@ -592,6 +607,7 @@ def check_size(rasters, size):
     r = max(rasters, key=lambda r: min(r.width, r.height))
     raise InputError(f"a window of {size} pixels is larger than every raster (the largest, {r.name}, is {r.width} x {r.height}): use a --size of at most {min(r.width, r.height)}")
 
+# %% ../../nbs/10_data/11_rasters.ipynb #d28e604b
 def covered(raster, size):
     "The Coverage of a raster that holds something; else InputError."
     cover = coverage(raster, size)
@@ -602,6 +618,7 @@ def valid_pixels(cover):
     "How many pixels of a raster hold a measurement."
     return int(cover.box(0, 0, cover.raster.width, cover.raster.height)[0])
 
+# %% ../../nbs/10_data/11_rasters.ipynb #ac6326cf
 def survey(pool):
     "Fills a pool's counts: pixels, weights of the rasters, where windows may start, and the covering grid with what is dropped from it."
     pool.covers = sift(pool, pool.rasters, lambda r: covered(r, pool.size))
@@ -644,6 +661,7 @@ def grid_windows(pool, seed=None, epoch=0):
     if seed is None: return pool.cells[in_block_order(pool, pool.cells)]
     return pool.cells[np.random.Generator(np.random.Philox(key=np.array([seed % 2**64, epoch % 2**64], np.uint64))).permutation(len(pool.cells))]
 
+# %% ../../nbs/10_data/11_rasters.ipynb #51028e46
 def in_block_order(pool, windows):
     "The order, int (n,), in which windows share the most blocks: by raster, then by row and column of the block they start in."
     raster, x, y, _ = windows.T
@@ -656,6 +674,7 @@ def look(raster, size=256):
     scale = min(1, size / max(raster.height, raster.width))
     return measured(*read_raw(raster, 0, 0, raster.width, raster.height, (max(1, round(raster.height * scale)), max(1, round(raster.width * scale)))))
 
+# %% ../../nbs/10_data/11_rasters.ipynb #31b4e74a
 def moments(values, shift):
     "Of the valid values of each band of (C, ...), less `shift` (C,): how many, their sum, the sum of their squares, float64 (3, C)."
     flat = values.reshape(len(values), -1).astype(np.float64) - shift[:, None]
@@ -674,6 +693,7 @@ def part_of(small, raster, x, y, size):
     top, left = min(int(y * fy), small.shape[1] - 1), min(int(x * fx), small.shape[2] - 1)
     return small[:, top:max(top + 1, round((y + size) * fy)), left:max(left + 1, round((x + size) * fx))]
 
+# %% ../../nbs/10_data/11_rasters.ipynb #197b3b90
 def raster_moments(pool, i, windows, shift):
     "The `moments` of windows of raster i, each with what its overview says it lacks to the whole; float64 (3, C)."
     raster, sums = pool.rasters[i], np.zeros((3, pool.bands))
@@ -780,6 +800,7 @@ class Classes:
     def table(self): return {int(self.ignore_index): 255, **{int(v): i for i, v in enumerate(self.values or range(len(self.names)))}}
     def colour_table(self): return {**{pack(rgb(c)): 255 for c in self.ignored}, **{pack(rgb(c)): i for i, c in enumerate(self.colors)}}
 
+# %% ../../nbs/10_data/11_rasters.ipynb #0f3d41a7
 def pack(colour):
     "Red, green, blue as one integer; arrays (3, h, w) give an array."
     r, g, b = (np.asarray(v).astype(np.int64) for v in colour[:3])
