@@ -73,7 +73,7 @@ def is_remote(path):
 
 def refuse_remote(path):
     "InputError for a remote or virtual path."
-    if is_remote(path): raise InputError(f"{path} is remote or virtual: fetch it first, or open it with allow_remote=True")
+    if is_remote(path): raise InputError(f"{path} is remote or virtual: fetch it first, or allow it (allow_remote=True; map, embed and boxes: --allow-remote)")
 
 # %% ../../nbs/10_data/11_rasters.ipynb #00000009
 @contextmanager
