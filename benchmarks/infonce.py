@@ -4,7 +4,7 @@ import sys
 import torch
 
 from false_loss import learn
-from measure import Found, Sides, Skip, main, peak_bytes, question, slope
+from measure import Found, Sides, Skip, growth, main, peak_bytes, question, slope
 from rsssl_nb.objectives.nce import nce_in_blocks, weighted_nce
 from rsssl_nb.objectives.similarity import cosine, negatives, positives, stack
 
@@ -36,9 +36,13 @@ for rows in (1024, 4096): question(f"InfoNCE in blocks, {rows} rows: the whole t
 question("InfoNCE in blocks, 16384 rows, on cuda: the whole table", "<= 1.2", "cuda")(against_dense(16384))
 
 
+@question("growth: InfoNCE in blocks, rows", "<= 1.15")
+def time_over_rows(at): return growth(lambda n: learn(blocks, n // 2, at.device), at.pick([1024, 1536, 2048, 4096], [64, 128]), 2, at)
+
+
 @question("growth: InfoNCE in blocks, peak memory over rows", "<= 1.05")
 def memory(at):
-    sizes = at.pick([1024, 4096, 16384], [64, 128])
+    sizes = at.pick([1024, 4096, 8192, 16384], [64, 128])
     peaks = [peak_bytes(learn(blocks, n // 2, at.device), at) for n in sizes]
     told = ", ".join(f"{n}: {p / 1e6:.0f} MB" for n, p in zip(sizes, peaks))
     b = slope(sizes, peaks)

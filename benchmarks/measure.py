@@ -182,6 +182,9 @@ def answer(q, at):
         return row(q, at, found)
     except ImportError as e: return row(q, at, why=f"skipped: {e.name or e} is not installed, pip install -e '.[bench]' brings it")
     except (Skip, MemoryError, torch.OutOfMemoryError) as e: return row(q, at, why=f"skipped: {str(e).splitlines()[0] if str(e) else 'too little memory'}")
+    except RuntimeError as e:                                                   # torch's own word for it on a processor
+        if "can't allocate memory" not in str(e): raise
+        return row(q, at, why="skipped: too little memory")
 
 
 def line(r):

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings, strategies as st
 
-from rsssl_nb.views.appearance import N_DRAWS, Colour, blur, brightness, contrast, drop_band, gaussian, grey, jitter, recolour, saturation
+from rsssl_nb.views.appearance import N_DRAWS, Colour, blur, brightness, contrast, drop_band, gaussian, grey, jitter, recolour, saturation, soften_, tint
 from rsssl_nb.views.geometry import draws
 
 BANDS = [1, 2, 3, 4, 13]
@@ -59,6 +59,19 @@ def test_a_sample_does_not_depend_on_its_company(bands):
     whole, order = recolour(x, u, colour), torch.tensor([4, 0, 5])
     torch.testing.assert_close(recolour(x[order], u[order], colour), whole[order], atol=1e-5, rtol=0)
     torch.testing.assert_close(recolour(x[3:4], u[3:4], colour), whole[3:4], atol=1e-5, rtol=0)
+
+
+def test_large_images_are_blurred_a_few_at_a_time_and_come_out_the_same():
+    x, u, colour = images(3, (257, 256), n=12), uniforms(12), Colour(blur=1.0)
+    whole = recolour(x, u, colour)
+    for i in (0, 4, 5, 11): torch.testing.assert_close(recolour(x[i:i + 1], u[i:i + 1], colour), whole[i:i + 1], atol=1e-5, rtol=0)
+
+
+def test_softening_is_in_place_and_tinting_is_not():
+    x, u = images(), uniforms()
+    tinted = tint(x, u)
+    assert tinted is not x and torch.equal(x, images()) and torch.equal(recolour(x, u), soften_(tinted.clone(), u))
+    assert soften_(tinted, u) is tinted and torch.equal(tinted, recolour(x, u))
 
 
 def test_switched_off_it_is_exactly_nothing():

@@ -46,7 +46,8 @@ def test_what_is_missing_is_a_row_with_its_reason():
     def no_peer(at): import kornia_of_nobody
     def no_room(at): raise Skip("the whole table takes 9 GB and 2 GB are free")
     def no_memory(at): raise MemoryError
-    for ask, told in ((no_peer, "kornia_of_nobody is not installed"), (no_room, "9 GB"), (no_memory, "too little memory")):
+    def no_bytes(at): torch.empty(2**60)
+    for ask, told in ((no_peer, "kornia_of_nobody is not installed"), (no_room, "9 GB"), (no_memory, "too little memory"), (no_bytes, "too little memory")):
         row = answer(asking(ask), TINY)
         assert row["met"] is None and row["ratio"] is None and row["note"].startswith("skipped: ") and told in row["note"]
     assert answer(asking(no_peer, where="cuda"), TINY)["note"] == "pending: no GPU here"

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from rsssl_nb.encoders import Encoder
 from rsssl_nb.methods.base import At
-from rsssl_nb.methods.grass import (GraSS, box_around, carried, connected, grow, links, loss_map, peak_boxes, recut, released_choice, runs,
+from rsssl_nb.methods.grass import (GraSS, box_around, carried, connected, grow, links, loss_map, maxima, peak_boxes, recut, released_choice, runs,
                                     still_statistics, usable)
 from rsssl_nb.methods.simclr import SimCLR
 from rsssl_nb.objectives.nce import nce
@@ -410,9 +410,14 @@ def test_names_tell_ours_from_theirs():
     assert not hasattr(GraSS, "title") or GraSS.title == "GraSS"
 
 
+def test_maxima_are_all_of_them_in_reading_order():
+    maps = torch.randint(0, 3, (5, 4, 6), generator=torch.Generator().manual_seed(0)).float()
+    assert torch.equal(torch.stack(maxima(maps), 1), (maps == maps.amax((1, 2), keepdim=True)).nonzero())
+
+
 def test_released_choice_takes_the_later_of_two_boxes():
-    peaks = torch.zeros(1, 6, 6, dtype=torch.bool)
-    peaks[0, 2, 2] = True
+    peak = torch.zeros(1, 6, 6)
+    peak[0, 2, 2] = 1
     boxes = torch.tensor([[0, 0, 6, 6], [2, 2, 3, 3], [4, 4, 6, 6]])
-    assert released_choice(boxes, torch.tensor([0, 1, 2]), torch.zeros(3, dtype=torch.long), peaks).tolist() == [1]
-    assert released_choice(boxes, torch.tensor([2]), torch.zeros(3, dtype=torch.long), peaks).tolist() == [-1]
+    assert released_choice(boxes, torch.tensor([0, 1, 2]), torch.zeros(3, dtype=torch.long), peak).tolist() == [1]
+    assert released_choice(boxes, torch.tensor([2]), torch.zeros(3, dtype=torch.long), peak).tolist() == [-1]

@@ -7,12 +7,14 @@ __all__ = ['RULES', 'SENTINEL', 'check_rule', 'lowest', 'released', 'nearest', '
            'precise', 'Softened', 'FALSE']
 
 # %% ../../nbs/50_methods/53_false.ipynb #00000002
+from math import inf, log
+
 import torch
 
 from .base import gathered
 from .simclr import SimCLR
 from ..objectives.nce import check_tau, nce
-from ..objectives.similarity import cosine, negatives, negatives_or_partner, partner, stack
+from ..objectives.similarity import cosine, negatives, partner, stack
 
 # %% ../../nbs/50_methods/53_false.ipynb #00000007
 RULES = ("per_anchor", "official", "official_fixed", "threshold")
@@ -25,7 +27,7 @@ def check_rule(select):
 
 def lowest(D, where):
     "Bool: entries at the least value of D over `where`, ties (to 1e-9) included; nothing where that is infinite."
-    D = D.masked_fill(~where, float("inf"))
+    D = D.masked_fill(~where, inf)
     return where & (D <= D.amin() + 1e-9) & D.isfinite()
 
 def released(D, neg):
@@ -35,7 +37,7 @@ def released(D, neg):
 
 def nearest(D, neg):
     "Each row's negative with the smallest gap; the first one on ties."
-    first = D.masked_fill(~neg, float("inf")).argmin(1, keepdim=True)
+    first = D.masked_fill(~neg, inf).argmin(1, keepdim=True)
     return torch.zeros_like(neg).scatter_(1, first, True) & neg
 
 # %% ../../nbs/50_methods/53_false.ipynb #00000008
@@ -52,7 +54,7 @@ def suspects(sim, tau, gate, select="per_anchor"):
     if select == "threshold": found = neg & (s >= own)
     else:
         E = (s / tau).exp_()
-        D = (E - E.gather(1, at)).abs_()
+        D = E.sub_(E.gather(1, at)).abs_()
         found = {"per_anchor": nearest, "official": released, "official_fixed": lowest}[select](D, neg)
     return found & (own >= gate)
 
@@ -64,10 +66,10 @@ def check_alpha(alpha):
 
 def softened(sim, chosen, tau, alpha):
     "The rows' losses (2n,), equation (53.1): log of everyone but oneself, less log of partner and of `alpha` times the suspects F(i)."
-    n, logits = len(sim) // 2, sim.float() / tau
-    total = lambda which: logits.masked_fill(~which, float("-inf")).logsumexp(1)
-    own, suspected = logits.gather(1, partner(n, sim.device)[:, None])[:, 0], total(chosen) + torch.tensor(float(alpha)).log()       # -inf for nobody
-    return total(negatives_or_partner(n, sim.device)) - torch.logaddexp(own, suspected)
+    logits = (sim.float() / tau).fill_diagonal_(-inf)                                            # nobody is compared with oneself
+    share = torch.full_like(logits, -inf).masked_fill_(chosen, log(alpha) if alpha else -inf)    # log weights among the positives
+    share.scatter_(1, partner(len(sim) // 2, sim.device)[:, None], 0.0)
+    return logits.logsumexp(1) - (logits + share).logsumexp(1)
 
 # %% ../../nbs/50_methods/53_false.ipynb #0000000f
 def false_nce(a, b, tau, alpha, threshold, select="per_anchor"):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CHOICES', 'RELEASED', 'loss_map', 'still_statistics', 'Guided', 'runs', 'spread', 'links', 'connected', 'box_around',
-           'released_choice', 'grow', 'usable', 'enlarged', 'hot_boxes', 'peak_boxes', 'recut', 'carried', 'Recutter',
-           'checked', 'GraSS', 'show_guidance']
+           'maxima', 'released_choice', 'grow', 'usable', 'enlarged', 'hot_boxes', 'peak_boxes', 'recut', 'carried',
+           'Recutter', 'checked', 'GraSS', 'show_guidance']
 
 # %% ../../nbs/50_methods/54_grass.ipynb #00000002
 from contextlib import contextmanager
@@ -97,17 +97,24 @@ def box_around(row, x0, x1, label, height):
     return torch.stack([around(x0, "amin"), around(y, "amin"), around(x1, "amax"), around(y + 1, "amax")], 1)
 
 # %% ../../nbs/50_methods/54_grass.ipynb #00000021
-def released_choice(boxes, roots, image, peaks):
-    """The released rule: of an image's components (boxes[roots], of image[roots]), the last whose bounding box holds a maximum.
+def maxima(maps):
+    "Where maps (N, H, W) are at their own highest: (map, y, x), a vector each, in reading order. Only rows that reach it are searched."
+    rows = maps.amax(2)
+    n, y = (rows == rows.amax(1, keepdim=True)).nonzero().unbind(1)
+    k, x = (maps[n, y] == rows[n, y][:, None]).nonzero().unbind(1)
+    return n[k], y[k], x
 
-    `peaks` (N, H, W) bool marks the maxima. Gives the chosen root for each image, -1 where there is none.
+def released_choice(boxes, roots, image, maps):
+    """The released rule: of an image's components (boxes[roots], of image[roots]), the last whose bounding box holds a maximum of its map.
+
+    `maps` (N, H, W). Gives the chosen root for each image, -1 where there is none.
     """
-    n, (owner, y, x) = image[roots], peaks.nonzero().unbind(1)
+    n, (owner, y, x) = image[roots], maxima(maps)
     first = torch.searchsorted(owner, n)
     k, at = spread(first, torch.searchsorted(owner, n, right=True) - first)      # region k of the list beside maximum `at`
     x0, y0, x1, y1 = boxes[roots[k]].unbind(1)
     inside = (x[at] >= x0) & (x[at] < x1) & (y[at] >= y0) & (y[at] < y1)
-    return torch.full((len(peaks),), -1, device=roots.device).scatter_reduce(0, n[k], torch.where(inside, roots[k], -1), "amax")
+    return torch.full((len(maps),), -1, device=roots.device).scatter_reduce(0, n[k], torch.where(inside, roots[k], -1), "amax")
 
 # %% ../../nbs/50_methods/54_grass.ipynb #00000024
 def grow(boxes, side, size):
@@ -130,7 +137,7 @@ def enlarged(heat, threshold, size):
     up = F.interpolate(heat[:, None], size, mode="bilinear", align_corners=False)[:, 0]
     rows = up.amax(2)
     y = rows.argmax(1)
-    lo, hi, x = up.amin((1, 2)), rows.amax(1), up[torch.arange(len(up), device=up.device), y].argmax(1)
+    lo, hi, x = up.flatten(1).amin(1), rows.amax(1), up[torch.arange(len(up), device=up.device), y].argmax(1)
     return up, up > (lo + threshold * (hi - lo))[:, None, None], (y, x)
 
 def hot_boxes(heat, threshold, size, score):
@@ -141,7 +148,7 @@ def hot_boxes(heat, threshold, size, score):
     if not len(row): return torch.full((len(heat), 4), -1, device=heat.device)
     label, image = connected(len(row), *links(row, x0, x1, H, W)), torch.arange(len(heat), device=heat.device)
     boxes = box_around(row, x0, x1, label, H)
-    if score == "box": chosen = released_choice(boxes, label.unique(), row.div(H, rounding_mode="floor"), up == up[image, y, x][:, None, None])
+    if score == "box": chosen = released_choice(boxes, label.unique(), row.div(H, rounding_mode="floor"), up)
     else:
         run = torch.searchsorted(row * (W + 1) + x0, (image * H + y) * (W + 1) + x, right=True) - 1
         chosen = torch.where(mask[image, y, x], label[run.clamp(min=0)], -1)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .appearance import Colour, N_DRAWS, recolour
+from .appearance import Colour, N_DRAWS, soften_, tint
 from .geometry import compose, corners, draws, invert, random_boxes, sample, sides, transform_points, view_affine
 
 # %% ../../nbs/20_views/22_pairs.ipynb #00000005
@@ -65,19 +65,21 @@ class Pair:
 def _box(index, plan, source, seed, epoch, stream): return random_boxes(draws(index, 4, seed, epoch, stream), *source, plan.scale, plan.ratio)
 
 def in_blocks(images, size):
-    "Slices of a batch (B, C, ..) whose views of `size` take 16 MB, which a processor's cache can hold; the whole batch on a GPU."
+    "Slices of a batch (B, C, ..) whose views of `size` take 4 MB, which a processor's cache can hold; the whole batch on a GPU."
     h, w = sides(size)
-    n = max(1, 2**22 // (images.shape[1] * h * w) if images.device.type == "cpu" else len(images))
+    n = max(1, 2**20 // (images.shape[1] * h * w) if images.device.type == "cpu" else len(images))
     return [slice(k, k + n) for k in range(0, max(1, len(images)), n)]
 
 def _view(images, boxes, size, plan, index, seed, epoch, stream):
     "One view (B, C, size, size) of the boxes, oriented and recoloured, with its affine: drawn where `index` lies, made where the images lie."
     u = draws(index, 2 + N_DRAWS, seed, epoch, stream)
     where = view_affine(boxes, size, u[:, 0] < plan.flips, (u[:, 1] * 4).long() if plan.turns else None).to(images.device)
-    def made(k):
+    dtype = images.dtype if images.is_floating_point() else torch.float32
+    views = torch.empty(*images.shape[:2], *sides(size), dtype=dtype, device=images.device)
+    for k in in_blocks(images, size):
         view = sample(images[k], where[k], size)
-        return view if plan.colour is None else recolour(view, u[k, 2:], plan.colour)
-    return torch.cat([made(k) for k in in_blocks(images, size)]), where
+        views[k] = view if plan.colour is None else tint(view, u[k, 2:], plan.colour)
+    return (views if plan.colour is None else soften_(views, u[:, 2:], plan.colour)), where
 
 def _numbers(images, index):
     "The samples' own numbers (B,), 0..B-1 by default; ValueError where images or numbers do not fit."
