@@ -14,7 +14,6 @@ from rsssl_nb.lessons import pages
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "_docs/pages"
 REPO = "rsssl-nb/rsssl_nb"
-COLAB = f"https://colab.research.google.com/github/{REPO}/blob/colab"
 INSTALL = f"#@title Run this first: it installs the package\n%pip install -q \"rsssl_nb @ git+https://github.com/{REPO}\""
 
 
@@ -59,7 +58,6 @@ def write_lesson(path):
     for file, data in extra["outputs"].items():
         (folder / file).parent.mkdir(exist_ok=True)
         (folder / file).write_bytes(data)
-    text = re.sub(r"^(# .+)$", rf"\1\n\n[Open in Colab]({COLAB}/{name}.ipynb){{ .md-button }}", text, count=1, flags=re.M)
     (folder / f"{name.name}.md").write_text(text, encoding="utf-8")
     colab = ROOT / "_docs/colab" / name.with_suffix(".ipynb")
     colab.parent.mkdir(parents=True, exist_ok=True)

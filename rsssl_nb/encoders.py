@@ -89,14 +89,14 @@ class Encoder(nn.Module):
         if bands < 1 or width < 1: raise ValueError(f"bands {bands} and width {width} must be 1 or more")
         self.name, self.bands, self.width, self.stride = name, bands, width, stride
         model = trunk(name, bands, width, stride)
-        for part in ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4"): setattr(self, part, getattr(model, part))
+        for part in ("conv1", "bn1", "relu", "layer1", "layer2", "layer3", "layer4"): setattr(self, part, getattr(model, part))
         expansion = 4 if RESNETS[name][0] == "Bottleneck" else 1
         self.low_dim, self.dim = width * expansion, width * 8 * expansion
         if weights is not None: put_in(self, weights)
 
     def forward(self, x):
         if x.shape[1] != self.bands: raise ValueError(f"the encoder takes {self.bands} bands and the images have {x.shape[1]}: give images of {self.bands} bands")
-        low = self.layer1(F.max_pool2d(F.relu(self.bn1(self.conv1(x)), inplace=True), 3, 2, 1))
+        low = self.layer1(F.max_pool2d(self.relu(self.bn1(self.conv1(x))), 3, 2, 1))
         dense = self.layer4(self.layer3(self.layer2(low)))
         return Features(dense, dense.mean((2, 3)), low)
 

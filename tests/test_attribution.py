@@ -314,3 +314,17 @@ def test_answers_in_time():
         attribute(f, batch.a[[0]], how)
         took[how] = process_time() - started
     assert all(t < (10 if how in SLOW else 1) for how, t in took.items()), took
+
+
+def test_guided_backprop_acts_on_every_relu_of_an_encoder(monkeypatch):
+    encoder, x = Encoder(bands=3, width=8).eval(), images(2)
+    f = likeness(encoder, torch.randn(encoder.dim))
+    found = attribute(f, x, "guided_backprop")
+    class Guided(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x): ctx.save_for_backward(x); return x.relu()
+        @staticmethod
+        def backward(ctx, g): return g.clamp(min=0) * (ctx.saved_tensors[0] > 0)
+    monkeypatch.setattr(nn.ReLU, "forward", lambda self, x: Guided.apply(x))
+    monkeypatch.setattr(nn.functional, "relu", lambda x, inplace=False: Guided.apply(x))
+    assert torch.allclose(found, gradient(f, x), atol=1e-6 * float(found.abs().max()))

@@ -15,10 +15,11 @@ from rsssl_nb.methods.grass import GraSS
 from rsssl_nb.methods.simclr import SimCLR
 from rsssl_nb.views.geometry import view_affine
 from rsssl_nb.views.pairs import overlap_iou
-from rsssl_nb.widgets.explorers import (audit, boxed_pair, class_entropy, embedded_rows, explore_negatives, explore_pair, explore_regions, explore_temperature, listed, open_network,
+from rsssl_nb.widgets import frame
+from rsssl_nb.widgets.explorers import (alike, audit, boxed_pair, class_entropy, embedded_rows, explore_negatives, explore_pair, explore_regions, explore_temperature, listed, open_network,
                                         random_entropy, reach, region, row_weights)
 from rsssl_nb.widgets.features import (cell_labels, explore_labels, explore_matches, explore_saliency, features_at, label_maps, marks, matched, read_out, right_share, see_dense)
-from rsssl_nb.widgets.frame import SMALL, Ground, band_levels, explorer, glance, mosaic, open_ground, quick, redraw, show_row, silent, sources, tiles
+from rsssl_nb.widgets.frame import SMALL, Ground, band_levels, explorer, glance, mosaic, open_ground, quick, redraw, show_over, show_row, silent, sources, tidy, tiles
 from test_widgets import open_figures, stops
 
 SCENE = make_scene(160, seed=1)
@@ -184,6 +185,13 @@ def test_one_band_without_crs_works_and_says_that_places_are_pixels(name, tmp_pa
     if name == "saliency": box.wait()
     assert good(box) and "no CRS" in box.note.value
     if box.window: assert "pixels" in box.save(tmp_path / "g")[2].read_text() or name == "labels"
+
+
+def test_a_busy_sign_stands_while_an_image_is_opened(tmp_path, monkeypatch):
+    box, opened, said = make("pair"), frame.open_ground, []
+    monkeypatch.setattr(frame, "open_ground", lambda *given: said.append(box.busy.value) or opened(*given))
+    box.source.value = str(write_scene(SCENE, tmp_path)[0])
+    assert said == [frame.LOOK] and good(box)
 
 
 def test_a_folder_lists_its_images(tmp_path):
@@ -382,9 +390,24 @@ def test_a_mosaic_keeps_places(height, width):
     assert glance(open_raster(ramp))[1] == "" and SMALL > 2**20
 
 
-def test_quick_pictures_keep_nothing_open():
-    picture = show_row([lambda ax: ax.plot([0, 1])] * 2, (1, 2))
-    assert quick(picture)[:4] == b"\x89PNG" and picture.axes == []
+def test_drawings_leave_nothing_behind_and_no_long_search():
+    def kept(): return sum(issubclass(type(o), picture_type()) for o in gc.get_objects())
+    def drawn():
+        with tidy(): return quick(show_row([lambda ax: ax.plot([0, 1])] * 2, (1, 2)))
+    before, old = alive(), gc.get_stats()[2]["collections"]
+    for _ in range(40): assert drawn()[:4] == b"\x89PNG" and gc.isenabled()
+    assert gc.get_stats()[2]["collections"] == old
+    gc.disable()
+    try: assert drawn() and kept() <= before and not gc.isenabled()      # nobody else collects now, and what was off stays off
+    finally: gc.enable()
+
+
+def test_a_map_lies_over_its_image_with_a_key():
+    heat, image = np.array([[1., -2.], [0., np.nan]]), np.random.default_rng(0).random((3, 64, 64)).astype(np.float32)
+    picture = show_row([lambda ax: show_over(heat, image, "t", ("less", "more"), level=.5, ax=ax), lambda ax: show_over(np.zeros((2, 2)), ax=ax)])
+    under, over = picture.axes[0].images[:2]
+    assert over.norm.vmax == 2 and over.get_alpha()[1, 0] == 0 and over.get_alpha()[0, 1] == .85 and under.get_array()[..., 0].min() >= .4
+    assert {"less", "more"} <= {t.get_text() for t in picture.axes[0].texts} and len(picture.axes[0].collections) == 1 and quick(picture)
 
 
 def test_row_weights_by_a_slow_loop():
@@ -423,9 +446,10 @@ def test_audit_by_a_slow_loop():
     hit = made = there = 0
     for i, j in itertools.product(range(14), repeat=2):
         if i % 7 == j % 7 or kinds[i % 7] < 0 or kinds[j % 7] < 0: continue
-        alike = kinds[i % 7] == kinds[j % 7]
-        made, there, hit = made + chosen[i, j], there + alike, hit + (alike and chosen[i, j])
+        same = kinds[i % 7] == kinds[j % 7]
+        made, there, hit = made + chosen[i, j], there + same, hit + (same and chosen[i, j])
     assert audit(chosen, kinds) == (hit / made, hit / there)
+    assert alike(kinds).sum() == there and not alike(kinds).diagonal().any() and not alike(np.array([-1, -1])).any()
 
 
 def test_matches_are_marked_on_the_ground(net):

@@ -198,6 +198,8 @@ class Run:
     method: torch.nn.Module
     complete: bool = True
 
+    def __repr__(self): return f"Run({self.config.method}, {len(self.log)} steps, {'complete' if self.complete else 'stopped'}, {self.folder or 'in memory'})"
+
     @property
     def encoder(self): return self.method.encoder
 

@@ -173,7 +173,7 @@ export default { render({model, el}) {
     const [x0, y0, x1, y1] = get("extent"), w = x1 - x0, h = y1 - y0, unit = w / get("width");
     cross.splice(0, 2, clamp(cross[0] ?? (x0 + x1) / 2, x0, x1), clamp(cross[1] ?? (y0 + y1) / 2, y0, y1));
     frame.style.width = get("width") + "px"; frame.style.height = get("width") * h / w + "px";
-    svg.setAttribute("viewBox", `${x0} ${y0} ${w} ${h}`); svg.setAttribute("preserveAspectRatio", "none"); svg.setAttribute("aria-label", get("label")); svg.setAttribute("role", "group");
+    svg.setAttribute("viewBox", `${x0} ${y0} ${w} ${h}`); svg.setAttribute("preserveAspectRatio", "none"); svg.setAttribute("aria-label", get("label") + (get("most") && get("names")[get("kind")] ? `; next: ${get("names")[get("kind")]}` : "")); svg.setAttribute("role", "group");
     if (get("most")) svg.setAttribute("tabindex", 0); else svg.removeAttribute("tabindex");
     while (groups.length > get("boxes").length) groups.pop().remove();
     while (groups.length < get("boxes").length) { const i = groups.length, g = make("g", svg, {tabindex: 0, role: "group"}); g.addEventListener("keydown", e => boxKey(model, i, e)); groups.push(g); }
