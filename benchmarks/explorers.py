@@ -47,7 +47,7 @@ def redraws(box, places):
 
 def redraw(explore):
     def ask(at):
-        box, places = explore(), at.pick(5, 1)
+        box, places = explore(), at.pick(5, 2)
         box.wait()
         redraws(box, places)
         took = redraws(box, places)
