@@ -103,7 +103,7 @@ def resume_mode(resume, out):
 @click.option("--precision", type=click.Choice(["no", "bf16", "fp16"]), default="no", show_default=True, help="Mixed precision.")
 @click.option("--accumulate", default=1, show_default=True, help="Batches to one update; each batch keeps its own negatives.")
 @click.option("--channels-last", is_flag=True, help="Memory layout that suits GPUs' tensor cores.")
-@click.option("--compile", is_flag=True, help="Compile the encoder: a slow start, faster steps.")
+@click.option("--compile", is_flag=True, help="Compile the encoder: a slow start, no gain on a processor (page 60).")
 @click.option("--deterministic", is_flag=True, help="On a GPU, the same bits every time; slower.")
 @click.option("--tensorboard", is_flag=True, help="Also write TensorBoard event files into the run folder.")
 @click.option("--probe-images", type=PATH, help="Labelled images to watch by: a kNN vote after each epoch, as `knn` in the log.")
