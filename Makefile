@@ -35,7 +35,7 @@ $(STAMP): settings.ini setup.py constraints.txt
 setup: $(STAMP)
 
 lab: $(STAMP)
-	@echo "== JupyterLab on nbs/00_start/00_tour.ipynb; stop it with Ctrl-C"
+	@echo "== JupyterLab on nbs/course/00_tour.ipynb; stop it with Ctrl-C"
 	@rsssl-nb lab nbs
 
 tour: $(STAMP)
@@ -79,7 +79,7 @@ fuzz: $(STAMP)
 
 dashboard: $(STAMP)
 	@echo "== the explorers in tabs, in a browser, this machine only; stop it with Ctrl-C"
-	@JUPYTER_PATH=nbs/90_explore voila --template=offline --Voila.ip=127.0.0.1 nbs/90_explore/93_dashboard.ipynb
+	@JUPYTER_PATH=nbs/explore voila --template=offline --Voila.ip=127.0.0.1 nbs/explore/dashboard.ipynb
 
 refresh: $(STAMP)
 	@OMP_NUM_THREADS=1 python tests/pages.py --refresh $(PAGES)

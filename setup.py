@@ -1,4 +1,5 @@
 "Reads settings.ini, the one place for name, version and requirements (nbdev 2's layout)."
+
 import shutil
 from configparser import ConfigParser
 from pathlib import Path
@@ -15,11 +16,17 @@ extras = {n: cfg[f"{n}_requirements"].split() for n in "lab data interop bench d
 
 class BuildWithLessons(build_py):
     "Also copies the pages into the package that is built: they exist once in the source tree, and once in the wheel."
+
     def run(self):
         super().run()
-        if self.editable_mode: return
+        if self.editable_mode:
+            return
         shutil.rmtree(Path(self.build_lib) / "rsssl_nb/nbs", ignore_errors=True)
-        shutil.copytree(here / "nbs", Path(self.build_lib) / "rsssl_nb/nbs", ignore=shutil.ignore_patterns(".*", "_proc", "*.part"))
+        shutil.copytree(
+            here / "nbs",
+            Path(self.build_lib) / "rsssl_nb/nbs",
+            ignore=shutil.ignore_patterns(".*", "_proc", "*.part"),
+        )
 
 
 setup(

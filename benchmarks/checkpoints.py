@@ -2,11 +2,15 @@
 
     python benchmarks/checkpoints.py [METHOD ...] [--epochs 20] [--tiles 1024] [--out rsssl_nb/checkpoints]
 
-Each method as its page builds it (ResNet-18 of width 16, four bands), trained by page 50's `practice_step` on scenes that the package makes. A file holds the
+Each method as its page builds it (ResNet-18 of width 16, four bands), trained by pages `methods/base` and `methods/practice`'s `practice_step` on scenes that the package makes. A file holds the
 whole method in float16, with what made it in its header (read it with `rsssl_nb.load_weights`); the log, a line an epoch, lies beside it. GraSS is also
 kept where its warm-up ends, so that its regions can be seen before and after they steer.
 """
-import argparse, json, platform, time
+
+import argparse
+import json
+import platform
+import time
 from pathlib import Path
 
 import torch
@@ -19,8 +23,14 @@ from rsssl_nb.training.folder import code_version
 from rsssl_nb.training.pretrain import method_class
 from rsssl_nb.weights import save_weights, write_aside
 
-OPTIONS = dict(simclr=dict(dim=64), glcnet={}, false=dict(dim=64), grass=dict(dim=64), ssccl=dict(dim=64, objective="infonce"))
-ALSO = dict(grass=(0.5,))                                              # kept at these shares of the training too
+OPTIONS = dict(
+    simclr=dict(dim=64),
+    glcnet={},
+    false=dict(dim=64),
+    grass=dict(dim=64),
+    ssccl=dict(dim=64, objective="infonce"),
+)
+ALSO = dict(grass=(0.5,))  # kept at these shares of the training too
 
 
 def build(name):
@@ -36,14 +46,31 @@ def train(name, images, epochs, batch=64, size=64, lr=1e-3):
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * steps, lr / 10)
     for t in range(epochs * steps):
         step, _ = practice_step(method, images, t, steps, epochs * steps, batch, size, seed=0)
-        optimiser.zero_grad(set_to_none=True); step.loss.backward(); optimiser.step(); schedule.step()
+        optimiser.zero_grad(set_to_none=True)
+        step.loss.backward()
+        optimiser.step()
+        schedule.step()
         method.after_step(At(t / (epochs * steps), t // steps))
-        if (t + 1) % steps == 0: yield (t + 1) // steps, method, dict(epoch=(t + 1) // steps, loss=round(float(step.loss.detach()), 4), **{k: round(float(v), 4) for k, v in step.parts.items()})
+        if (t + 1) % steps == 0:
+            yield (
+                (t + 1) // steps,
+                method,
+                dict(
+                    epoch=(t + 1) // steps,
+                    loss=round(float(step.loss.detach()), 4),
+                    **{k: round(float(v), 4) for k, v in step.parts.items()},
+                ),
+            )
 
 
 def passport(raw):
     "What a loader must know of the images: bands, their mean and deviation, metres a pixel."
-    return dict(band_names=["red", "green", "blue", "nir"], mean=raw.mean((0, 2, 3)).round(3).tolist(), std=raw.std((0, 2, 3)).round(3).tolist(), pixel_size=0.5)
+    return dict(
+        band_names=["red", "green", "blue", "nir"],
+        mean=raw.mean((0, 2, 3)).round(3).tolist(),
+        std=raw.std((0, 2, 3)).round(3).tolist(),
+        pixel_size=0.5,
+    )
 
 
 def make(name, out, epochs, tiles):
@@ -54,20 +81,51 @@ def make(name, out, epochs, tiles):
         rows.append(row | dict(minutes=round((time.time() - started) / 60, 2)))
         print(name, rows[-1], flush=True)
         for share in (*ALSO.get(name, ()), 1):
-            if epoch != round(share * epochs): continue
-            meta = dict(method=name, options=OPTIONS[name], encoder="resnet18", width=16, stride=method.encoder.stride, bands=4, size=64, seed=0, **passport(raw), epoch=epoch, epochs=epochs, batch=64, lr=1e-3,
-                        images=f"make_tiles({tiles}, 96, seed=3), standardised", minutes=rows[-1]["minutes"], device=f"cpu ({platform.machine()}), {torch.get_num_threads()} thread(s)", torch=torch.__version__,
-                        commit=code_version(), command=f"python benchmarks/checkpoints.py {name} --epochs {epochs} --tiles {tiles}")
-            save_weights(out / f"{name}-{epoch}.safetensors", {k: v.half() if v.is_floating_point() else v for k, v in method.state_dict().items()}, meta)
+            if epoch != round(share * epochs):
+                continue
+            meta = dict(
+                method=name,
+                options=OPTIONS[name],
+                encoder="resnet18",
+                width=16,
+                stride=method.encoder.stride,
+                bands=4,
+                size=64,
+                seed=0,
+                **passport(raw),
+                epoch=epoch,
+                epochs=epochs,
+                batch=64,
+                lr=1e-3,
+                images=f"make_tiles({tiles}, 96, seed=3), standardised",
+                minutes=rows[-1]["minutes"],
+                device=f"cpu ({platform.machine()}), {torch.get_num_threads()} thread(s)",
+                torch=torch.__version__,
+                commit=code_version(),
+                command=f"python benchmarks/checkpoints.py {name} --epochs {epochs} --tiles {tiles}",
+            )
+            save_weights(
+                out / f"{name}-{epoch}.safetensors",
+                {k: v.half() if v.is_floating_point() else v for k, v in method.state_dict().items()},
+                meta,
+            )
     write_aside(out / f"{name}.jsonl", lambda p: p.write_text("".join(json.dumps(r) + "\n" for r in rows)))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("methods", nargs="*", default=list(OPTIONS), metavar="METHOD", help=f"of {', '.join(OPTIONS)} (all)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "methods", nargs="*", default=list(OPTIONS), metavar="METHOD", help=f"of {', '.join(OPTIONS)} (all)"
+    )
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--tiles", type=int, default=1024)
-    parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[1] / "rsssl_nb/checkpoints")
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).resolve().parents[1] / "rsssl_nb/checkpoints"
+    )
     args = parser.parse_args()
-    if wrong := set(args.methods) - set(OPTIONS): parser.error(f"unknown method {', '.join(sorted(wrong))}: choose of {', '.join(OPTIONS)}")
-    for name in args.methods: make(name, args.out, args.epochs, args.tiles)
+    if wrong := set(args.methods) - set(OPTIONS):
+        parser.error(f"unknown method {', '.join(sorted(wrong))}: choose of {', '.join(OPTIONS)}")
+    for name in args.methods:
+        make(name, args.out, args.epochs, args.tiles)

@@ -1,10 +1,11 @@
 "What SSCCL's consistency branch adds to a SimCLR step; the moving average's own forward pass is left out."
+
 import sys
 
 import torch
-
 from grass import whole_step
 from measure import Sides, growth, main, question
+
 from rsssl_nb.methods.simclr import SimCLR
 from rsssl_nb.methods.ssccl import SSCCL
 
@@ -18,15 +19,27 @@ def against_simclr(encoder, size, n, **options):
         torch.testing.assert_close(off(), simclr(), atol=1e-4, rtol=1e-3)
         assert sides[0]().isfinite()
         return Sides(*sides, f"{images} images of {pixels} px, {kind}, objective infonce (no moving average)")
+
     return ask
 
 
-question("SSCCL step, ResNet-18, 96 px: our SimCLR step", "<= 1.25", "cpu")(against_simclr(dict(name="resnet18"), 96, 8))
-question("SSCCL step, ResNet-50, 224 px, bf16, on cuda: our SimCLR step", "<= 1.25", "cuda")(against_simclr(dict(name="resnet50", stride=32), 224, 128))
+question("SSCCL step, ResNet-18, 96 px: our SimCLR step", "<= 1.25", "cpu")(
+    against_simclr(dict(name="resnet18"), 96, 8)
+)
+question("SSCCL step, ResNet-50, 224 px, bf16, on cuda: our SimCLR step", "<= 1.25", "cuda")(
+    against_simclr(dict(name="resnet50", stride=32), 224, 128)
+)
 
 
 @question("growth: SSCCL step, images", "<= 1.15")
-def images(at): return growth(lambda n: whole_step(SSCCL, at, dict(width=16), at.pick(64, 32), n, objective="infonce"), at.pick([8, 16, 32, 64], [2, 4]), 1, at)
+def images(at):
+    return growth(
+        lambda n: whole_step(SSCCL, at, dict(width=16), at.pick(64, 32), n, objective="infonce"),
+        at.pick([8, 16, 32, 64], [2, 4]),
+        1,
+        at,
+    )
 
 
-if __name__ == "__main__": sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,11 +1,14 @@
 "Windows drawn from a tiled, compressed GeoTIFF of 4 bands: against torchgeo and against a bare rasterio loop, the same windows."
-import sys, tempfile, warnings
+
+import sys
+import tempfile
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-
 from measure import Sides, growth, main, question
+
 from rsssl_nb.data.rasters import Pool, write_raster
 from rsssl_nb.data.scenes import make_scene
 
@@ -33,8 +36,11 @@ def bare(path, windows):
     "A loop over rasterio's own reads, float32."
     import rasterio
     from rasterio.windows import Window
+
     file = rasterio.open(path)
-    return lambda: [file.read(window=Window(int(x), int(y), int(s), int(s))).astype(np.float32) for _, x, y, s in windows]
+    return lambda: [
+        file.read(window=Window(int(x), int(y), int(s), int(s))).astype(np.float32) for _, x, y, s in windows
+    ]
 
 
 def by_torchgeo(path, windows):
@@ -42,13 +48,19 @@ def by_torchgeo(path, windows):
     warnings.simplefilter("ignore")
     import rasterio
     from torchgeo.datasets import RasterDataset
-    class Scene(RasterDataset): filename_glob = "scene.tif"
+
+    class Scene(RasterDataset):
+        filename_glob = "scene.tif"
+
     data = Scene(path.parent)
-    with rasterio.open(path) as file: t = file.transform
+    with rasterio.open(path) as file:
+        t = file.transform
     span = data.bounds[2] if isinstance(data.bounds, tuple) else None
+
     def place(x, y, s):
         (left, top), (right, bottom) = t * (x, y), t * (x + s, y + s)
         return slice(left, right), slice(bottom, top), span
+
     queries = [place(int(x), int(y), int(s)) for _, x, y, s in windows]
     return lambda: [data[q]["image"] for q in queries]
 
@@ -57,8 +69,10 @@ def against(peer):
     def ask(at):
         pool, windows = drawn(at)
         ours, other = lambda: [pool.read(w) for w in windows], peer(pool.rasters[0].path, windows)
-        for mine, theirs in zip(ours(), other()): np.testing.assert_array_equal(np.asarray(mine), np.asarray(theirs))
+        for mine, theirs in zip(ours(), other()):
+            np.testing.assert_array_equal(np.asarray(mine), np.asarray(theirs))
         return Sides(ours, other, f"{len(windows)} windows of {pool.size} px a call")
+
     return ask
 
 
@@ -71,7 +85,9 @@ def many(at):
     def work(n):
         pool, windows = drawn(at, n)
         return lambda: [pool.read(w) for w in windows]
+
     return growth(work, [50, 100, 200, 400], 1, at)
 
 
-if __name__ == "__main__": sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -2,16 +2,25 @@
 
 A plain import loads nothing heavy; each name below is loaded when it is first touched (PEP 562).
 """
+
 from importlib import import_module
 
 __version__ = "0.1.0"
 
 _homes = {
-    "Scene": "data.scenes", "make_scene": "data.scenes", "open_raster": "data.rasters",
-    "two_views": "views.pairs", "Encoder": "encoders",
-    "SimCLR": "methods.simclr", "GLCNet": "methods.glcnet", "FALSE": "methods.false",
-    "GraSS": "methods.grass", "SSCCL": "methods.ssccl",
-    "pretrain": "training.pretrain", "finetune": "training.finetune", "segment": "evaluation.maps",
+    "Scene": "data.scenes",
+    "make_scene": "data.scenes",
+    "open_raster": "data.rasters",
+    "two_views": "views.pairs",
+    "Encoder": "encoders",
+    "SimCLR": "methods.simclr",
+    "GLCNet": "methods.glcnet",
+    "FALSE": "methods.false",
+    "GraSS": "methods.grass",
+    "SSCCL": "methods.ssccl",
+    "pretrain": "training.pretrain",
+    "finetune": "training.finetune",
+    "segment": "evaluation.maps",
 }
 __all__ = list(_homes)
 

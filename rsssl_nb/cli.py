@@ -2,6 +2,7 @@
 
 Every failure that a user can mend ends in one sentence on stderr and exit code 2; `--traceback` shows where it came from.
 """
+
 import json
 import os
 import sys
@@ -12,26 +13,39 @@ import click
 PATH = click.Path(path_type=Path)
 device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
 seed = click.option("--seed", default=0, show_default=True, help="Same seed, same machine: same bits.")
-alpha = click.option("--alpha", type=click.Choice(["auto", "mask", "band"]), default="auto", show_default=True,
-                     help="A band tagged alpha: a mask, a data band, or decided by its values.")
+alpha = click.option(
+    "--alpha",
+    type=click.Choice(["auto", "mask", "band"]),
+    default="auto",
+    show_default=True,
+    help="A band tagged alpha: a mask, a data band, or decided by its values.",
+)
 
 
 def sentence(error):
     "An error as one line: what is wrong, where, and what to do."
     text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, OSError) and error.strerror: text = f"{error.filename or ''}: {error.strerror}: check the path, its permissions and the free space"
-    if isinstance(error, KeyError): text = f"{text} is missing from the file: it was not written by rsssl-nb"
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename or ''}: {error.strerror}: check the path, its permissions and the free space"
+    if isinstance(error, KeyError):
+        text = f"{text} is missing from the file: it was not written by rsssl-nb"
     return text
 
 
 class Group(click.Group):
     "A click group that turns a mendable error of any command into one sentence and exit code 2."
+
     def invoke(self, ctx):
         import warnings
-        warnings.showwarning = lambda message, *_, **__: click.echo(f"Note: {' '.join(str(message).split())}", err=True)
-        try: return super().invoke(ctx)
+
+        warnings.showwarning = lambda message, *_, **__: click.echo(
+            f"Note: {' '.join(str(message).split())}", err=True
+        )
+        try:
+            return super().invoke(ctx)
         except (ValueError, OSError, KeyError, MemoryError) as error:
-            if ctx.params.get("traceback"): raise
+            if ctx.params.get("traceback"):
+                raise
             click.echo(f"Error: {sentence(error)}", err=True)
             ctx.exit(2)
 
@@ -59,7 +73,9 @@ def scene(out, size, seed):
     "Write a synthetic scene to OUT: image.tif (R G B NIR) and labels.tif."
     from rsssl_nb.data.rasters import write_scene
     from rsssl_nb.data.scenes import make_scene
-    for path in write_scene(make_scene(size, seed), out): click.echo(f"wrote {path}")
+
+    for path in write_scene(make_scene(size, seed), out):
+        click.echo(f"wrote {path}")
 
 
 def settings(pairs):
@@ -67,52 +83,114 @@ def settings(pairs):
     found = {}
     for pair in pairs:
         name, sep, value = pair.partition("=")
-        if not sep or not name: raise click.BadParameter(f"{pair!r} is not NAME=VALUE, as in --set tau=0.2")
-        try: found[name] = json.loads(value)
-        except ValueError: found[name] = value
+        if not sep or not name:
+            raise click.BadParameter(f"{pair!r} is not NAME=VALUE, as in --set tau=0.2")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
     return found
 
 
 def resume_mode(resume, out):
     "`--resume auto` or `--resume RUN`: (mode, folder to train in)."
-    if resume is None: return None, out
-    if resume == "auto": return "auto", out
-    if out and Path(out).resolve() != Path(resume).resolve(): raise click.BadParameter(f"--resume {resume} and --out {out} are two folders: give one of them")
+    if resume is None:
+        return None, out
+    if resume == "auto":
+        return "auto", out
+    if out and Path(out).resolve() != Path(resume).resolve():
+        raise click.BadParameter(f"--resume {resume} and --out {out} are two folders: give one of them")
     return "must", Path(resume)
 
 
 @main.command()
 @click.argument("images", nargs=-1, required=True, type=PATH)
-@click.option("--method", default="simclr", show_default=True, help="simclr, glcnet, false, grass or ssccl; baselines mocov2, byol, simsiam, barlowtwins, vicreg, swav, densecl, pixpro, inpainting; combined; a wrong name lists all.")
+@click.option(
+    "--method",
+    default="simclr",
+    show_default=True,
+    help="simclr, glcnet, false, grass or ssccl; baselines mocov2, byol, simsiam, barlowtwins, vicreg, swav, densecl, pixpro, inpainting; combined; a wrong name lists all.",
+)
 @click.option("--out", type=PATH, help="The run folder to make.")
 @click.option("--epochs", default=20, show_default=True)
 @click.option("--batch", default=64, show_default=True, help="Windows a step, at most the samples.")
-@click.option("--lr", default=1e-3, show_default=True, help="The highest learning rate, reached after the warm-up.")
+@click.option(
+    "--lr", default=1e-3, show_default=True, help="The highest learning rate, reached after the warm-up."
+)
 @click.option("--size", default=224, show_default=True, help="Height and width of a window, in pixels.")
 @click.option("--samples", type=int, help="Windows an epoch. [default: valid pixels / size^2, at least 64]")
 @click.option("--bands", type=int, help="How many bands the images must have. [default: what they have]")
 @click.option("--encoder", default="resnet18", show_default=True, help="resnet18, resnet34 or resnet50.")
-@click.option("--width", default=64, show_default=True, help="Channels of the first layer; 16 is a sixteenth of the work.")
-@click.option("--stride", default=8, show_default=True, help="Pixels to one cell of the feature map: 8, 16 or 32.")
+@click.option(
+    "--width",
+    default=64,
+    show_default=True,
+    help="Channels of the first layer; 16 is a sixteenth of the work.",
+)
+@click.option(
+    "--stride", default=8, show_default=True, help="Pixels to one cell of the feature map: 8, 16 or 32."
+)
 @click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), default="adamw", show_default=True)
 @click.option("--workers", default=0, show_default=True, help="Processes that read windows.")
-@click.option("--max-nodata", default=0.5, show_default=True, help="Windows with a larger missing share are dropped.")
-@click.option("--set", "options", multiple=True, metavar="NAME=VALUE", help="An option of the method, as in tau=0.2; a wrong name lists the known ones.")
-@click.option("--resume", metavar="auto|RUN", help="auto: continue the run in --out, start it, or leave it if it is finished. RUN: continue that run.")
-@click.option("--save-every", type=click.IntRange(1), metavar="STEPS", help="Steps from one checkpoint to the next. [default: an epoch]")
-@click.option("--precision", type=click.Choice(["no", "bf16", "fp16"]), default="no", show_default=True, help="Mixed precision.")
-@click.option("--accumulate", default=1, show_default=True, help="Batches to one update; each batch keeps its own negatives.")
+@click.option(
+    "--max-nodata", default=0.5, show_default=True, help="Windows with a larger missing share are dropped."
+)
+@click.option(
+    "--set",
+    "options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An option of the method, as in tau=0.2; a wrong name lists the known ones.",
+)
+@click.option(
+    "--resume",
+    metavar="auto|RUN",
+    help="auto: continue the run in --out, start it, or leave it if it is finished. RUN: continue that run.",
+)
+@click.option(
+    "--save-every",
+    type=click.IntRange(1),
+    metavar="STEPS",
+    help="Steps from one checkpoint to the next. [default: an epoch]",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["no", "bf16", "fp16"]),
+    default="no",
+    show_default=True,
+    help="Mixed precision.",
+)
+@click.option(
+    "--accumulate",
+    default=1,
+    show_default=True,
+    help="Batches to one update; each batch keeps its own negatives.",
+)
 @click.option("--channels-last", is_flag=True, help="Memory layout that suits GPUs' tensor cores.")
-@click.option("--compile", is_flag=True, help="Compile the encoder: a slow start, no gain on a processor (page 60).")
+@click.option(
+    "--compile",
+    is_flag=True,
+    help="Compile the encoder: a slow start, no gain on a processor (pages `training/folder` and `training/pretrain`).",
+)
 @click.option("--deterministic", is_flag=True, help="On a GPU, the same bits every time; slower.")
 @click.option("--tensorboard", is_flag=True, help="Also write TensorBoard event files into the run folder.")
-@click.option("--probe-images", type=PATH, help="Labelled images to watch by: a kNN vote after each epoch, as `knn` in the log.")
+@click.option(
+    "--probe-images",
+    type=PATH,
+    help="Labelled images to watch by: a kNN vote after each epoch, as `knn` in the log.",
+)
 @click.option("--probe-labels", type=PATH, help="Their labels, paired by file stem.")
-@click.option("--processes", type=click.IntRange(1), help="How many processes this job must have, as started by torchrun; any other number is refused.")
+@click.option(
+    "--processes",
+    type=click.IntRange(1),
+    help="How many processes this job must have, as started by torchrun; any other number is refused.",
+)
 @alpha
 @seed
 @device
-def pretrain(images, method, out, options, resume, processes, deterministic, probe_images, probe_labels, **kw):
+def pretrain(
+    images, method, out, options, resume, processes, deterministic, probe_images, probe_labels, **kw
+):
     """Pretrain an encoder on unlabelled IMAGES: files, folders, or datasets (TOML or a known layout; of these the training scenes).
 
     On several GPUs: torchrun --standalone --nproc_per_node 8 -m rsssl_nb pretrain IMAGES --out RUN --processes 8
@@ -120,38 +198,69 @@ def pretrain(images, method, out, options, resume, processes, deterministic, pro
     from rsssl_nb.encoders import Encoder
     from rsssl_nb.training.pretrain import make_method, pretrain
     from rsssl_nb.training.processes import refuse_other_world
+
     resume, out = resume_mode(resume, out)
-    if out is None: raise click.UsageError("Missing option '--out': the run folder to make")
+    if out is None:
+        raise click.UsageError("Missing option '--out': the run folder to make")
     first, size = os.environ.get("RANK", "0") == "0", refuse_other_world(processes)
     note = make_method(method, Encoder(width=8), settings(options)).note(kw["epochs"])
-    if first: click.echo(f"{size} process{'es' if size > 1 else ''}, {method}" + (f"; {note}" if note else ""))
-    if first and kw["batch"] == 1: click.echo("Note: in a batch of one no image has another to differ from: contrastive losses stay 0; use a larger --batch", err=True)
-    if deterministic: be_deterministic()
+    if first:
+        click.echo(f"{size} process{'es' if size > 1 else ''}, {method}" + (f"; {note}" if note else ""))
+    if first and kw["batch"] == 1:
+        click.echo(
+            "Note: in a batch of one no image has another to differ from: contrastive losses stay 0; use a larger --batch",
+            err=True,
+        )
+    if deterministic:
+        be_deterministic()
     probe = watch_by(probe_images, probe_labels, kw)
-    run = pretrain(training_images(images), method, out, options=settings(options), resume=resume, processes=processes, probe=probe, **kw)
-    if not first: return
-    ending = f"wrote {out / 'encoder.safetensors'}" if run.complete else "stopped when asked to; go on with --resume auto"
+    run = pretrain(
+        training_images(images),
+        method,
+        out,
+        options=settings(options),
+        resume=resume,
+        processes=processes,
+        probe=probe,
+        **kw,
+    )
+    if not first:
+        return
+    ending = (
+        f"wrote {out / 'encoder.safetensors'}"
+        if run.complete
+        else "stopped when asked to; go on with --resume auto"
+    )
     click.echo(f"{len(run.log)} steps, loss {run.log[0]['loss']:.3f} -> {run.log[-1]['loss']:.3f}; {ending}")
 
 
 def training_images(paths):
     "Files and folders as they are; of a dataset the rasters of its training scenes."
     from rsssl_nb.data.datasets import recognised
+
     known = [(path, recognised(path) if path.exists() else None) for path in paths]
-    return [image for path, data in known for image in ([data.raster(e) for e in data.split("train")] if data else [path])]
+    return [
+        image
+        for path, data in known
+        for image in ([data.raster(e) for e in data.split("train")] if data else [path])
+    ]
 
 
 def watch_by(images, labels, kw):
     "The kNN probe of --probe-images and --probe-labels, or None."
-    if (images is None) != (labels is None): raise click.UsageError("--probe-images and --probe-labels come together: give both, or neither")
-    if images is None: return None
+    if (images is None) != (labels is None):
+        raise click.UsageError("--probe-images and --probe-labels come together: give both, or neither")
+    if images is None:
+        return None
     from rsssl_nb.training.finetune import knn_probe
+
     return knn_probe(images, labels, size=kw["size"], alpha=kw["alpha"])
 
 
 def be_deterministic():
     "Torch's deterministic algorithms, for GPUs whose sums would else depend on the moment."
     import torch
+
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
@@ -159,17 +268,31 @@ def be_deterministic():
 
 @main.command()
 @click.argument("run")
-@click.option("--images", required=True, type=PATH, help="Folder of images, or a dataset (TOML or a known layout).")
-@click.option("--labels", type=PATH, help="Folder of label images, paired by file stem. [default: those of the dataset's training scenes]")
+@click.option(
+    "--images", required=True, type=PATH, help="Folder of images, or a dataset (TOML or a known layout)."
+)
+@click.option(
+    "--labels",
+    type=PATH,
+    help="Folder of label images, paired by file stem. [default: those of the dataset's training scenes]",
+)
 @click.option("--classes", type=PATH, help="classes.json. [default: looked for beside the labels and above]")
 @click.option("--fraction", type=float, help="Share of the windows to learn from, in (0, 1].")
 @click.option("--subset", type=PATH, help="A list of windows to learn from: STEM_yROW_xCOLUMN lines.")
-@click.option("--mode", type=click.Choice(["full", "frozen"]), default="full", show_default=True, help="Train everything, or the decoder only.")
+@click.option(
+    "--mode",
+    type=click.Choice(["full", "frozen"]),
+    default="full",
+    show_default=True,
+    help="Train everything, or the decoder only.",
+)
 @click.option("--out", required=True, type=PATH, help="The run folder to make.")
 @click.option("--epochs", default=50, show_default=True)
 @click.option("--batch", default=16, show_default=True)
 @click.option("--lr", default=1e-3, show_default=True)
-@click.option("--size", default=256, show_default=True, help="Height and width of a labelled window, in pixels.")
+@click.option(
+    "--size", default=256, show_default=True, help="Height and width of a labelled window, in pixels."
+)
 @click.option("--class-weight", is_flag=True, help="Rare classes count more (1/sqrt of their pixels).")
 @click.option("--encoder", default="resnet18", show_default=True, help="Of RUN `random`.")
 @click.option("--width", default=64, show_default=True, help="Of RUN `random`.")
@@ -180,19 +303,33 @@ def be_deterministic():
 def finetune(run, images, labels, out, subset, **kw):
     "Learn a segmenter from few labels, from the pretraining RUN (a folder, a weights file, or `random`)."
     from rsssl_nb.training.finetune import finetune
-    if labels is None: images, labels, kw["classes"] = training_labels(images)
+
+    if labels is None:
+        images, labels, kw["classes"] = training_labels(images)
     _, log = finetune(run, images, labels, out, subset=subset, **kw)
-    best = max((r for r in log if r["held_out_miou"] is not None), key=lambda r: r["held_out_miou"], default=None)
-    kept = f"kept epoch {best['epoch']} (mIoU {best['held_out_miou']:.3f} on held-out labels)" if best else "kept the last epoch (too few windows to hold some out)"
-    click.echo(f"{len(log)} epochs, loss {log[-1]['loss']:.3f}; {kept}; wrote {out / 'segmenter.safetensors'}")
+    best = max(
+        (r for r in log if r["held_out_miou"] is not None), key=lambda r: r["held_out_miou"], default=None
+    )
+    kept = (
+        f"kept epoch {best['epoch']} (mIoU {best['held_out_miou']:.3f} on held-out labels)"
+        if best
+        else "kept the last epoch (too few windows to hold some out)"
+    )
+    click.echo(
+        f"{len(log)} epochs, loss {log[-1]['loss']:.3f}; {kept}; wrote {out / 'segmenter.safetensors'}"
+    )
 
 
 def training_labels(path):
     "Rasters, labels and classes of a dataset's labelled training scenes."
     from rsssl_nb.data.datasets import open_dataset
+
     data = open_dataset(path)
     entries = [e for e in data.split("train") if e.labels]
-    if not entries: raise ValueError(f"{path} has no labelled training scene: give --labels, or describe it in a dataset.toml")
+    if not entries:
+        raise ValueError(
+            f"{path} has no labelled training scene: give --labels, or describe it in a dataset.toml"
+        )
     return [data.raster(e) for e in entries], [data.labels(e) for e in entries], data.classes
 
 
@@ -202,52 +339,81 @@ def check(folder):
     "List what is wrong with a FOLDER of rasters or a dataset: corrupt, empty and mismatching files, labels, leaks. Exit code 2 when there is anything."
     from rsssl_nb.data.datasets import check_dataset, recognised
     from rsssl_nb.data.rasters import check_rasters
+
     data = recognised(folder)
     rows = check_dataset(data) if data else check_rasters(folder)
-    if data: click.echo(data)
-    for _, kind, sentence in rows: click.echo(f"{kind:9} {sentence}")
+    if data:
+        click.echo(data)
+    for _, kind, sentence in rows:
+        click.echo(f"{kind:9} {sentence}")
     faults = sum(kind != "missing" for _, kind, _ in rows)
     click.echo(f"{faults} fault{'s' * (faults != 1)}")
-    if faults: raise SystemExit(2)
+    if faults:
+        raise SystemExit(2)
 
 
 @main.command()
 @click.argument("image", type=PATH)
 @click.argument("out", type=PATH, required=False)
 @click.option("--block", default="2km", show_default=True, help="Side of a block: 2km, 200m or 512px.")
-@click.option("--buffer", default="200m", show_default=True, help="Ground left out between blocks of different splits.")
-@click.option("--shares", type=float, nargs=3, default=(0.7, 0.15, 0.15), show_default=True, help="Of train, val and test.")
+@click.option(
+    "--buffer", default="200m", show_default=True, help="Ground left out between blocks of different splits."
+)
+@click.option(
+    "--shares",
+    type=float,
+    nargs=3,
+    default=(0.7, 0.15, 0.15),
+    show_default=True,
+    help="Of train, val and test.",
+)
 @seed
 def split(image, out, block, buffer, shares, seed):
     "Divide the mosaic IMAGE into blocks for train, val and test, written to OUT (GeoJSON) for a dataset's `split`."
     from rsssl_nb.data.rasters import open_raster
     from rsssl_nb.data.shapes import SPLITS, block_split, write_split
+
     raster = open_raster(image)
     boxes = block_split(raster, block, buffer, shares, seed)
     path = write_split(out or image.with_suffix(".split.geojson"), boxes, raster)
     for i, name in enumerate(SPLITS):
         areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in boxes if b[4] == i]
-        click.echo(f"{name:6} {len(areas)} blocks, {100 * sum(areas) / (raster.width * raster.height):.1f} % of the image")
+        click.echo(
+            f"{name:6} {len(areas)} blocks, {100 * sum(areas) / (raster.width * raster.height):.1f} % of the image"
+        )
     click.echo(f"wrote {path}")
 
 
 def mapping(command):
     "The options of the commands that go over a raster window by window."
-    for option in (alpha, device, click.option("--size", type=int, help="Window in pixels. [default: the one of the training]"),
-                   click.option("--allow-remote", is_flag=True, help="IN may be a URL or one of GDAL's /vsi paths."),
-                   click.argument("out", type=PATH), click.argument("image", metavar="IN"),
-                   click.argument("run", type=PATH)): command = option(command)
+    for option in (
+        alpha,
+        device,
+        click.option("--size", type=int, help="Window in pixels. [default: the one of the training]"),
+        click.option("--allow-remote", is_flag=True, help="IN may be a URL or one of GDAL's /vsi paths."),
+        click.argument("out", type=PATH),
+        click.argument("image", metavar="IN"),
+        click.argument("run", type=PATH),
+    ):
+        command = option(command)
     return command
 
 
-overlap = click.option("--overlap", default=0.25, show_default=True, help="Share of a window that neighbours share, in [0, 1).")
-batch = click.option("--batch", type=int, help="Windows at once. [default: 16 on a GPU, 1 in each thread of a processor]")
-resume = click.option("--resume", is_flag=True, help="Continue a map that was stopped; keep its finished part if it fails.")
+overlap = click.option(
+    "--overlap", default=0.25, show_default=True, help="Share of a window that neighbours share, in [0, 1)."
+)
+batch = click.option(
+    "--batch", type=int, help="Windows at once. [default: 16 on a GPU, 1 in each thread of a processor]"
+)
+resume = click.option(
+    "--resume", is_flag=True, help="Continue a map that was stopped; keep its finished part if it fails."
+)
 
 
 def said(out):
     "Says what was written, once of several processes."
-    if os.environ.get("RANK", "0") == "0": click.echo(f"wrote {out}")
+    if os.environ.get("RANK", "0") == "0":
+        click.echo(f"wrote {out}")
 
 
 @main.command(name="map")
@@ -255,7 +421,9 @@ def said(out):
 @overlap
 @batch
 @resume
-@click.option("--probabilities", type=PATH, help="A second GeoTIFF: each class's share and the entropy, in percent.")
+@click.option(
+    "--probabilities", type=PATH, help="A second GeoTIFF: each class's share and the entropy, in percent."
+)
 def map_(run, image, out, size, alpha, allow_remote, **kw):
     """Segment the raster IN with the fine-tuned RUN into the label map OUT (a cloud-optimised GeoTIFF).
 
@@ -264,8 +432,16 @@ def map_(run, image, out, size, alpha, allow_remote, **kw):
     from rsssl_nb.data.rasters import open_raster
     from rsssl_nb.evaluation.maps import segment
     from rsssl_nb.training.finetune import load_segmenter
+
     model, meta = load_segmenter(run)
-    segment(model, open_raster(image, alpha, allow_remote), out, size=meta["size"] if size is None else size, progress=True, **kw)
+    segment(
+        model,
+        open_raster(image, alpha, allow_remote),
+        out,
+        size=meta["size"] if size is None else size,
+        progress=True,
+        **kw,
+    )
     said(out)
 
 
@@ -279,8 +455,18 @@ def embed(run, image, out, size, alpha, allow_remote, **kw):
     from rsssl_nb.data.rasters import open_raster
     from rsssl_nb.evaluation.maps import embed
     from rsssl_nb.training.pretrain import load_encoder
+
     encoder, meta = load_encoder(run)
-    embed(encoder, open_raster(image, alpha, allow_remote), out, meta["mean"], meta["std"], size=meta["size"] if size is None else size, progress=True, **kw)
+    embed(
+        encoder,
+        open_raster(image, alpha, allow_remote),
+        out,
+        meta["mean"],
+        meta["std"],
+        size=meta["size"] if size is None else size,
+        progress=True,
+        **kw,
+    )
     said(out)
 
 
@@ -292,15 +478,27 @@ def boxes(run, image, out, size, alpha, allow_remote, **kw):
     "Draw the boxes that the GraSS of RUN cuts in the raster IN, as GeoJSON in map coordinates."
     from rsssl_nb.data.rasters import open_raster
     from rsssl_nb.evaluation.maps import draw_boxes, guided_method
+
     method, config = guided_method(run)
-    draw_boxes(method, open_raster(image, alpha, allow_remote), out, config.mean, config.std, config.size if size is None else size, progress=True, **kw)
+    draw_boxes(
+        method,
+        open_raster(image, alpha, allow_remote),
+        out,
+        config.mean,
+        config.std,
+        config.size if size is None else size,
+        progress=True,
+        **kw,
+    )
     said(out)
 
 
 def null_for_nan(value):
     "JSON has no NaN: undefined scores become null."
-    if isinstance(value, dict): return {k: null_for_nan(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)): return [null_for_nan(v) for v in value]
+    if isinstance(value, dict):
+        return {k: null_for_nan(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [null_for_nan(v) for v in value]
     return None if isinstance(value, float) and value != value else value
 
 
@@ -313,38 +511,75 @@ def score(predicted, labels, classes, as_json):
     "Score the label map PREDICTED against LABELS on the same grid."
     from rsssl_nb.data.rasters import find_classes, read_classes
     from rsssl_nb.evaluation.scores import score_rasters
+
     found = score_rasters(predicted, labels, read_classes(classes) if classes else None)
-    if not found["pixels"]: raise ValueError(f"{labels} has no labelled pixel where {predicted} has a class: there is nothing to score")
-    if as_json: return click.echo(json.dumps(null_for_nan(found)))
-    click.echo(f"OA {found['oa']:.3f}  Kappa {found['kappa']:.3f}  mIoU {found['miou']:.3f}  F1 {found['f1']:.3f}  ({found['pixels']} pixels, {found['ignored']} ignored)")
-    for name, iou in found["iou"].items(): click.echo(f"  {name:24} IoU {iou:.3f}")
+    if not found["pixels"]:
+        raise ValueError(
+            f"{labels} has no labelled pixel where {predicted} has a class: there is nothing to score"
+        )
+    if as_json:
+        return click.echo(json.dumps(null_for_nan(found)))
+    click.echo(
+        f"OA {found['oa']:.3f}  Kappa {found['kappa']:.3f}  mIoU {found['miou']:.3f}  F1 {found['f1']:.3f}  ({found['pixels']} pixels, {found['ignored']} ignored)"
+    )
+    for name, iou in found["iou"].items():
+        click.echo(f"  {name:24} IoU {iou:.3f}")
 
 
 def describe(path):
     "What a run folder, a weights file or a raster is, as rows (name, value)."
-    weights = [path / n for n in ("encoder.safetensors", "segmenter.safetensors") if (path / n).exists()] if path.is_dir() else [path] * (path.suffix == ".safetensors")
-    if not weights and path.suffix.lower() in (".pth", ".pt", ".ckpt", ".torch"): weights = [path]
+    weights = (
+        [path / n for n in ("encoder.safetensors", "segmenter.safetensors") if (path / n).exists()]
+        if path.is_dir()
+        else [path] * (path.suffix == ".safetensors")
+    )
+    if not weights and path.suffix.lower() in (".pth", ".pt", ".ckpt", ".torch"):
+        weights = [path]
     if weights:
         from rsssl_nb.weights import load_weights
+
         state, meta = load_weights(weights[0])
-        return [("file", weights[0]), ("parameters", f"{sum(v.numel() for v in state.values()):,}"), *meta.items()]
+        return [
+            ("file", weights[0]),
+            ("parameters", f"{sum(v.numel() for v in state.values()):,}"),
+            *meta.items(),
+        ]
     if (path / "config.json").exists():
         from rsssl_nb.training.folder import as_json, read_config
+
         return [("unfinished run", path), *as_json(read_config(path)).items()]
-    if path.suffix.lower() in (".json", ".jsonl", ".txt", ".csv"): raise ValueError(f"{path} is a text file: give a run folder, a weights file or a raster")
-    if path.is_dir(): raise ValueError(f"{path} is a folder without a run: give a run folder, a weights file or a raster")
+    if path.suffix.lower() in (".json", ".jsonl", ".txt", ".csv"):
+        raise ValueError(f"{path} is a text file: give a run folder, a weights file or a raster")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder without a run: give a run folder, a weights file or a raster")
     from rsssl_nb.data.rasters import open_raster
+
     r = open_raster(path)
-    return [("file", path), ("size", f"{r.width} x {r.height}"), ("bands", r.bands), ("type", r.dtype), ("nodata", r.nodata), ("crs", r.crs), ("transform", r.transform)]
+    return [
+        ("file", path),
+        ("size", f"{r.width} x {r.height}"),
+        ("bands", r.bands),
+        ("type", r.dtype),
+        ("nodata", r.nodata),
+        ("crs", r.crs),
+        ("transform", r.transform),
+    ]
 
 
 @main.command()
 @click.argument("run", type=PATH)
 @click.argument("out", type=PATH, required=False)
-@click.option("--to", type=click.Choice(["torchvision", "timm", "smp"]), default="torchvision", show_default=True, help="The library whose names the weights shall bear.")
+@click.option(
+    "--to",
+    type=click.Choice(["torchvision", "timm", "smp"]),
+    default="torchvision",
+    show_default=True,
+    help="The library whose names the weights shall bear.",
+)
 def export(run, out, to):
     "Write the encoder of RUN (folder or weights file) as a safetensors file for another library."
     from rsssl_nb.weights import export
+
     click.echo(f"wrote {export(run, out, to=to)}")
 
 
@@ -352,17 +587,20 @@ def export(run, out, to):
 @click.argument("path", type=PATH)
 def info(path):
     "Say what a run folder, a weights file or a raster holds."
-    if not path.exists(): raise ValueError(f"{path} does not exist: give a run folder, a weights file or a raster")
-    for name, value in describe(path): click.echo(f"{name:16} {value}")
+    if not path.exists():
+        raise ValueError(f"{path} does not exist: give a run folder, a weights file or a raster")
+    for name, value in describe(path):
+        click.echo(f"{name:16} {value}")
 
 
 @main.command()
 def lessons():
     "List the pages of the course: file, minutes to read, seconds to run on two cores, title."
-    from rsssl_nb.lessons import describe, pages
+    from rsssl_nb.lessons import describe, pages, root
+
     for path in pages():
         minutes, seconds, title, _ = describe(path)
-        click.echo(f"{path.parent.name + '/' + path.name:36} {minutes:3} min {seconds:3} s  {title}")
+        click.echo(f"{path.relative_to(root()).as_posix():36} {minutes:3} min {seconds:3} s  {title}")
 
 
 @main.command()
@@ -371,9 +609,13 @@ def lessons():
 def copy(dest, force):
     "Copy the lessons into the folder DEST. A notebook you have changed stays, and ours goes beside it as NAME.new.ipynb."
     from rsssl_nb.lessons import copy
+
     written = copy(dest, force)
-    for path in (p for p in written if ".new" in p.suffixes): click.echo(f"kept yours, ours is {path}")
-    click.echo(f"{len(written)} files copied to {dest}" if written else f"nothing to copy: {dest} has all lessons")
+    for path in (p for p in written if ".new" in p.suffixes):
+        click.echo(f"kept yours, ours is {path}")
+    click.echo(
+        f"{len(written)} files copied to {dest}" if written else f"nothing to copy: {dest} has all lessons"
+    )
 
 
 @main.command()
@@ -383,6 +625,7 @@ def copy(dest, force):
 def lab(dest, port, no_browser):
     "Copy the lessons that DEST lacks and open JupyterLab on the tour; for this machine only, with a token. Stop it with Ctrl-C."
     from rsssl_nb.lessons import lab
+
     lab(dest, *["--no-browser"] * no_browser, *[f"--ServerApp.port={port}"] * (port is not None))
 
 
@@ -392,15 +635,26 @@ def grade(folder):
     "Mark the exercises in the notebooks under DIR: a CSV of file, page, exercise, verdict and sentence on stdout. It runs their code: use an account without anything to lose."
     import csv
     from rsssl_nb.lessons import grade
-    table = csv.DictWriter(sys.stdout, ["file", "page", "exercise", "verdict", "sentence"], lineterminator="\n")
+
+    table = csv.DictWriter(
+        sys.stdout, ["file", "page", "exercise", "verdict", "sentence"], lineterminator="\n"
+    )
     table.writeheader()
-    for row in grade(folder): table.writerow(row)
+    for row in grade(folder):
+        table.writerow(row)
 
 
 def probe(what, test, cure):
     "One row of the doctor's table: (ok or FAULT, what, found, cure or '')."
-    try: return "ok", what, str(test()), ""
-    except Exception as error: return "FAULT", what, f"{type(error).__name__}: {str(error).splitlines()[0][:150] if str(error) else ''}", cure
+    try:
+        return "ok", what, str(test()), ""
+    except Exception as error:
+        return (
+            "FAULT",
+            what,
+            f"{type(error).__name__}: {str(error).splitlines()[0][:150] if str(error) else ''}",
+            cure,
+        )
 
 
 def version_of(name):
@@ -408,9 +662,14 @@ def version_of(name):
     from importlib import import_module
     from importlib.metadata import requires, version
     from packaging.requirements import Requirement
+
     import_module(name)
-    found, needed = version(name), next((r for r in map(Requirement, requires("rsssl_nb")) if r.name == name), None)
-    if needed and not needed.specifier.contains(found, prereleases=True): raise ValueError(f"version {found}, but rsssl_nb needs {needed}")
+    found, needed = (
+        version(name),
+        next((r for r in map(Requirement, requires("rsssl_nb")) if r.name == name), None),
+    )
+    if needed and not needed.specifier.contains(found, prereleases=True):
+        raise ValueError(f"version {found}, but rsssl_nb needs {needed}")
     return found
 
 
@@ -418,6 +677,7 @@ def torch_pair():
     "Torch's and torchvision's versions, after torchvision's compiled operators answered."
     import torch
     from importlib import import_module
+
     torchvision = import_module("torchvision")
     torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
     return f"torch {torch.__version__}, torchvision {torchvision.__version__}"
@@ -427,15 +687,30 @@ def accelerator():
     "A row on the GPU: none is a note, no fault; a card that torch does not see comes with its cure."
     import shutil
     import torch
-    if torch.cuda.is_available(): return "ok", "GPU", torch.cuda.get_device_name(), ""
-    if torch.backends.mps.is_available(): return "ok", "GPU", "mps (Apple)", ""
-    if shutil.which("nvidia-smi"): return "note", "GPU", f"a card, which torch {torch.__version__} does not see", "update the NVIDIA driver, or install torch's CUDA build: https://pytorch.org/get-started"
-    return "note", "GPU", "none", "nothing to mend: all pages run on two cores; long training wants a machine with one"
+
+    if torch.cuda.is_available():
+        return "ok", "GPU", torch.cuda.get_device_name(), ""
+    if torch.backends.mps.is_available():
+        return "ok", "GPU", "mps (Apple)", ""
+    if shutil.which("nvidia-smi"):
+        return (
+            "note",
+            "GPU",
+            f"a card, which torch {torch.__version__} does not see",
+            "update the NVIDIA driver, or install torch's CUDA build: https://pytorch.org/get-started",
+        )
+    return (
+        "note",
+        "GPU",
+        "none",
+        "nothing to mend: all pages run on two cores; long training wants a machine with one",
+    )
 
 
 def gdal():
     "Rasterio's and GDAL's versions."
     from importlib import import_module
+
     rasterio = import_module("rasterio")
     return f"rasterio {rasterio.__version__}, GDAL {rasterio.__gdal_version__}"
 
@@ -443,16 +718,26 @@ def gdal():
 def widget_manager():
     "The version of JupyterLab's widget manager; FileNotFoundError where JupyterLab would look for it in vain."
     from jupyter_core.paths import jupyter_path
-    found = [p for folder in jupyter_path("labextensions") for p in Path(folder).glob("@jupyter-widgets/jupyterlab-manager/package.json")]
-    if not found: raise FileNotFoundError("JupyterLab has no @jupyter-widgets/jupyterlab-manager: panels stay blank")
+
+    found = [
+        p
+        for folder in jupyter_path("labextensions")
+        for p in Path(folder).glob("@jupyter-widgets/jupyterlab-manager/package.json")
+    ]
+    if not found:
+        raise FileNotFoundError("JupyterLab has no @jupyter-widgets/jupyterlab-manager: panels stay blank")
     return json.loads(found[0].read_text(encoding="utf-8"))["version"]
 
 
 def writable():
     "That a file can be written here, and the space that is left."
-    import shutil, tempfile
-    with tempfile.TemporaryFile(dir="."): free = shutil.disk_usage(".").free
-    if free < 1e9: raise OSError(f"only {free / 1e6:.0f} MB are free in the current folder")
+    import shutil
+    import tempfile
+
+    with tempfile.TemporaryFile(dir="."):
+        free = shutil.disk_usage(".").free
+    if free < 1e9:
+        raise OSError(f"only {free / 1e6:.0f} MB are free in the current folder")
     return f"the current folder, {free / 1e9:.0f} GB free"
 
 
@@ -460,18 +745,51 @@ def writable():
 def doctor():
     "Check the installation: each fault with its cure. Exit code 2 when there is one."
     from rsssl_nb.lessons import kernel_reply
+
     pip = f"{Path(sys.executable).name} -m pip install"
-    rows = [probe("python", lambda: sys.version.split()[0], ""),
-            probe("torch pair", torch_pair, f"{pip} --force-reinstall torch torchvision   (both from one index, in one command)"),
-            accelerator(),
-            probe("rasters", gdal, f"{pip} --force-reinstall rasterio"),
-            *(probe(n, lambda n=n: version_of(n), f"{pip} --upgrade {n}") for n in ("numpy", "scipy", "matplotlib", "captum", "accelerate", "safetensors", "ipywidgets", "anywidget")),
-            probe("jupyterlab", lambda: version_of("jupyterlab"), f"{pip} 'rsssl_nb[lab]'   (needed for the lessons only)"),
-            probe("widget manager", widget_manager, f"{pip} --force-reinstall jupyterlab_widgets ipywidgets, and reload the page"),
-            probe("kernel", kernel_reply, f"{Path(sys.executable).name} -m ipykernel install --sys-prefix; a firewall or proxy must leave 127.0.0.1 alone"),
-            probe("write access", writable, "choose a folder you may write to, or free some space")]
-    for state, what, found, cure in rows: click.echo(f"{state:6} {what:14} {found}" + (f"\n{'':21} -> {cure}" if cure else ""))
-    if any(state == "FAULT" for state, *_ in rows): raise SystemExit(2)
+    rows = [
+        probe("python", lambda: sys.version.split()[0], ""),
+        probe(
+            "torch pair",
+            torch_pair,
+            f"{pip} --force-reinstall torch torchvision   (both from one index, in one command)",
+        ),
+        accelerator(),
+        probe("rasters", gdal, f"{pip} --force-reinstall rasterio"),
+        *(
+            probe(n, lambda n=n: version_of(n), f"{pip} --upgrade {n}")
+            for n in (
+                "numpy",
+                "scipy",
+                "matplotlib",
+                "captum",
+                "accelerate",
+                "safetensors",
+                "ipywidgets",
+                "anywidget",
+            )
+        ),
+        probe(
+            "jupyterlab",
+            lambda: version_of("jupyterlab"),
+            f"{pip} 'rsssl_nb[lab]'   (needed for the lessons only)",
+        ),
+        probe(
+            "widget manager",
+            widget_manager,
+            f"{pip} --force-reinstall jupyterlab_widgets ipywidgets, and reload the page",
+        ),
+        probe(
+            "kernel",
+            kernel_reply,
+            f"{Path(sys.executable).name} -m ipykernel install --sys-prefix; a firewall or proxy must leave 127.0.0.1 alone",
+        ),
+        probe("write access", writable, "choose a folder you may write to, or free some space"),
+    ]
+    for state, what, found, cure in rows:
+        click.echo(f"{state:6} {what:14} {found}" + (f"\n{'':21} -> {cure}" if cure else ""))
+    if any(state == "FAULT" for state, *_ in rows):
+        raise SystemExit(2)
 
 
 if __name__ == "__main__":

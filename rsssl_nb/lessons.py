@@ -2,6 +2,7 @@
 
 Written by hand, as cli.py is: `rsssl-nb lessons`, `copy`, `lab` and `grade` are these functions.
 """
+
 import ast
 import json
 import os
@@ -20,34 +21,64 @@ def root():
     "The folder of the lessons: inside an installed package, beside it in a clone."
     here = Path(__file__).parent
     found = next((p for p in (here / "nbs", here.parent / "nbs") if p.is_dir()), None)
-    if found is None: raise ValueError(f"{here} has no lessons: install the package again, with pip install --force-reinstall rsssl_nb")
+    if found is None:
+        raise ValueError(
+            f"{here} has no lessons: install the package again, with pip install --force-reinstall rsssl_nb"
+        )
     return found
 
 
+ROOMS = ("course", "howto", "explore", "gallery", "evidence", "library")
+
+
 def pages(folder=None):
-    "Every page in a folder of lessons (default: the package's own), in reading order."
-    return sorted(p for p in (folder or root()).glob("*/[0-9]*.ipynb") if ".new" not in p.suffixes)
+    "Every page in a folder of lessons (default: the package's own): the course in its order, then room by room."
+    folder = Path(folder or root())
+    found = [p for p in folder.rglob("*.ipynb") if not is_copy(p.relative_to(folder))]
+
+    def place(path):
+        room = path.relative_to(folder).parts[0]
+        return ROOMS.index(room) if room in ROOMS else len(ROOMS), path.relative_to(folder).as_posix()
+
+    return sorted(found, key=place)
+
+
+def is_copy(path):
+    "Whether a path is no page of ours: hidden, a checkpoint of JupyterLab's, or our version beside a changed one."
+    return ".new" in path.suffixes or any(part.startswith((".", "_proc")) for part in path.parts)
 
 
 def cells(path):
     "A notebook's cells, each with `cell_type` and `source`; ValueError when the file is no notebook."
-    try: return [SimpleNamespace(cell_type=c["cell_type"], source="".join(c["source"])) for c in json.loads(Path(path).read_text(encoding="utf-8"))["cells"]]
-    except (ValueError, KeyError, TypeError): raise ValueError(f"{path} is not a notebook: open it in a text editor, or fetch the page again with rsssl-nb copy") from None
+    try:
+        return [
+            SimpleNamespace(cell_type=c["cell_type"], source="".join(c["source"]))
+            for c in json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
+        ]
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(
+            f"{path} is not a notebook: open it in a text editor, or fetch the page again with rsssl-nb copy"
+        ) from None
 
 
 def describe(path):
     "What a page says of itself: (minutes to read, seconds to run, title, quoted line)."
     text = "\n".join(c.source for c in cells(path) if c.cell_type == "markdown")
     numbers = (re.search(pattern, text) for pattern in (r"(\d+) min to read", r"(\d+) s to run"))
-    return *(int(n.group(1)) if n else 0 for n in numbers), *re.search(r"^# (.+)\n+> (.+)", text, re.M).groups()
+    return *(int(n.group(1)) if n else 0 for n in numbers), *re.search(
+        r"^# (.+)\n+> (.+)", text, re.M
+    ).groups()
 
 
 # --- into a folder of one's own
 
+
 def same(one, other):
     "Whether two notebooks have the same cells, whatever their outputs; other files, the same bytes."
-    try: return cells(one) == cells(other)
-    except ValueError: return one.read_bytes() == other.read_bytes()
+    try:
+        return cells(one) == cells(other)
+    except ValueError:
+        return one.read_bytes() == other.read_bytes()
 
 
 def place(source, target, force=False):
@@ -56,43 +87,83 @@ def place(source, target, force=False):
         return None if same(source, target) else place(source, target.with_stem(target.stem + ".new"))
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name}.part")
-    try: shutil.copyfile(source, aside), os.replace(aside, target)
-    except OSError as e: raise OSError(e.errno, e.strerror, str(target)) from None     # Python names the source
-    finally: aside.unlink(missing_ok=True)
+    try:
+        shutil.copyfile(source, aside), os.replace(aside, target)
+    except OSError as e:
+        raise OSError(e.errno, e.strerror, str(target)) from None  # Python names the source
+    finally:
+        aside.unlink(missing_ok=True)
     return target
 
 
 def copy(folder, force=False, only_missing=False):
     "Copies the lessons into a folder, never over a file that differs (unless `force`): gives the files written."
-    if folder.exists() and not folder.is_dir(): raise ValueError(f"{folder} is a file: give a folder, as in rsssl-nb copy lessons")
-    files = [p for p in sorted(root().rglob("*")) if p.is_file() and not any(part.startswith(".") for part in p.relative_to(root()).parts)]
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: give a folder, as in rsssl-nb copy lessons")
+    files = [
+        p
+        for p in sorted(root().rglob("*"))
+        if p.is_file() and not any(part.startswith(".") for part in p.relative_to(root()).parts)
+    ]
     pairs = [(p, folder / p.relative_to(root())) for p in files]
-    return list(filter(None, (place(p, target, force) for p, target in pairs if not (only_missing and target.exists()))))
+    return list(
+        filter(
+            None, (place(p, target, force) for p, target in pairs if not (only_missing and target.exists()))
+        )
+    )
 
 
 # --- in JupyterLab
 
+
 def check_kernel():
     "ValueError, with the cure, unless Jupyter's kernel `python3` can import this package."
-    try: from jupyter_client.kernelspec import KernelSpecManager
-    except ImportError: raise ValueError("JupyterLab is not installed: pip install 'rsssl_nb[lab]'") from None
+    try:
+        from jupyter_client.kernelspec import KernelSpecManager
+    except ImportError:
+        raise ValueError("JupyterLab is not installed: pip install 'rsssl_nb[lab]'") from None
     python = KernelSpecManager().get_kernel_spec("python3").argv[0]
-    if not Path(python).is_absolute(): python = sys.executable                 # Jupyter starts its own `python` so
+    if not Path(python).is_absolute():
+        python = sys.executable  # Jupyter starts its own `python` so
     if subprocess.run([python, "-c", "import rsssl_nb"], capture_output=True).returncode:
-        raise ValueError(f"the kernel python3 starts {python}, which has no rsssl_nb: {Path(sys.executable).name} -m ipykernel install --sys-prefix")
+        raise ValueError(
+            f"the kernel python3 starts {python}, which has no rsssl_nb: {Path(sys.executable).name} -m ipykernel install --sys-prefix"
+        )
 
 
 def kernel_reply(seconds=60):
     "What a kernel says over the websocket of a Jupyter server on this machine's loopback: the version of this package there."
-    import asyncio, secrets, socket, tempfile
-    with socket.socket() as s: s.bind(("127.0.0.1", 0)); port = s.getsockname()[1]
+    import asyncio
+    import secrets
+    import socket
+    import tempfile
+
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
     token = secrets.token_hex(16)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        server = subprocess.Popen([sys.executable, "-m", "jupyter_server", "--ServerApp.open_browser=False", "--ServerApp.ip=127.0.0.1", "--ServerApp.allow_root=True", f"--ServerApp.port={port}"],
-                                  env={**os.environ, "JUPYTER_TOKEN": token}, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try: return asyncio.run(asyncio.wait_for(ask_kernel(server, f"127.0.0.1:{port}", token), seconds))
-        except TimeoutError: raise TimeoutError(f"no answer within {seconds} s") from None
-        finally: server.terminate(), server.wait()
+        server = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "jupyter_server",
+                "--ServerApp.open_browser=False",
+                "--ServerApp.ip=127.0.0.1",
+                "--ServerApp.allow_root=True",
+                f"--ServerApp.port={port}",
+            ],
+            env={**os.environ, "JUPYTER_TOKEN": token},
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            return asyncio.run(asyncio.wait_for(ask_kernel(server, f"127.0.0.1:{port}", token), seconds))
+        except TimeoutError:
+            raise TimeoutError(f"no answer within {seconds} s") from None
+        finally:
+            server.terminate(), server.wait()
 
 
 async def ask_kernel(server, host, token):
@@ -100,19 +171,53 @@ async def ask_kernel(server, host, token):
     import asyncio
     from tornado.httpclient import AsyncHTTPClient, HTTPRequest
     from tornado.websocket import websocket_connect
+
     auth = {"Authorization": f"token {token}"}
     while True:
-        if server.poll() is not None: raise OSError("the Jupyter server ended at once; jupyter server says why")
-        try: made = await AsyncHTTPClient().fetch(HTTPRequest(f"http://{host}/api/kernels", "POST", auth, "{}")); break
-        except OSError: await asyncio.sleep(.2)
-    socket = await websocket_connect(HTTPRequest(f"ws://{host}/api/kernels/{json.loads(made.body)['id']}/channels", headers=auth))
-    await socket.write_message(json.dumps(dict(channel="shell", header=dict(msg_id="ask", msg_type="execute_request", version="5.3", username="", session="doctor", date=""), parent_header={}, metadata={},
-        content=dict(code="import rsssl_nb", silent=False, store_history=False, user_expressions={"version": "rsssl_nb.__version__"}, allow_stdin=False, stop_on_error=True))))
+        if server.poll() is not None:
+            raise OSError("the Jupyter server ended at once; jupyter server says why")
+        try:
+            made = await AsyncHTTPClient().fetch(
+                HTTPRequest(f"http://{host}/api/kernels", "POST", auth, "{}")
+            )
+            break
+        except OSError:
+            await asyncio.sleep(0.2)
+    socket = await websocket_connect(
+        HTTPRequest(f"ws://{host}/api/kernels/{json.loads(made.body)['id']}/channels", headers=auth)
+    )
+    await socket.write_message(
+        json.dumps(
+            dict(
+                channel="shell",
+                header=dict(
+                    msg_id="ask",
+                    msg_type="execute_request",
+                    version="5.3",
+                    username="",
+                    session="doctor",
+                    date="",
+                ),
+                parent_header={},
+                metadata={},
+                content=dict(
+                    code="import rsssl_nb",
+                    silent=False,
+                    store_history=False,
+                    user_expressions={"version": "rsssl_nb.__version__"},
+                    allow_stdin=False,
+                    stop_on_error=True,
+                ),
+            )
+        )
+    )
     while True:
         reply = json.loads(await socket.read_message())
-        if reply["header"]["msg_type"] != "execute_reply": continue
+        if reply["header"]["msg_type"] != "execute_reply":
+            continue
         content = reply["content"]
-        if content["status"] != "ok": raise ImportError(f"the kernel python3 says {content['ename']}: {content['evalue']}")
+        if content["status"] != "ok":
+            raise ImportError(f"the kernel python3 says {content['ename']}: {content['evalue']}")
         return f"python3 answers over its websocket, with rsssl_nb {ast.literal_eval(content['user_expressions']['version']['data']['text/plain'])}"
 
 
@@ -121,10 +226,20 @@ def lab(folder, *options):
     check_kernel()
     copy(folder, only_missing=True)
     from jupyterlab.labapp import main
-    return main(["--ServerApp.ip=127.0.0.1", "--ServerApp.allow_root=True", f"--ServerApp.root_dir={folder.resolve()}", "--LabApp.default_url=/lab/tree/00_start/00_tour.ipynb", *options])
+
+    return main(
+        [
+            "--ServerApp.ip=127.0.0.1",
+            "--ServerApp.allow_root=True",
+            f"--ServerApp.root_dir={folder.resolve()}",
+            "--LabApp.default_url=/lab/tree/course/00_tour.ipynb",
+            *options,
+        ]
+    )
 
 
 # --- exercises
+
 
 def directives(source):
     "The `#|` lines of a cell, as a set: {'export', 'hide', 'eval: false'}."
@@ -141,10 +256,19 @@ def exercises(cells):
     "A page's exercises, by the number of the cell that checks them: {check cell: (function name, stub, folded solution)}."
     found = {}
     for i, cell in enumerate(cells):
-        if cell.cell_type != "code" or "exercise" not in directives(cell.source): continue
+        if cell.cell_type != "code" or "exercise" not in directives(cell.source):
+            continue
         name = re.search(r"^def (\w+)", cell.source, re.M).group(1)
-        check = next(j for j in range(i, len(cells)) if cells[j].cell_type == "code" and re.search(r"^check\(", cells[j].source, re.M))
-        blocks = (re.search(r"<summary>Solution</summary>.*?```python\n(.*?)```", c.source, re.S) for c in cells[check + 1:] if c.cell_type == "markdown")
+        check = next(
+            j
+            for j in range(i, len(cells))
+            if cells[j].cell_type == "code" and re.search(r"^check\(", cells[j].source, re.M)
+        )
+        blocks = (
+            re.search(r"<summary>Solution</summary>.*?```python\n(.*?)```", c.source, re.S)
+            for c in cells[check + 1 :]
+            if c.cell_type == "markdown"
+        )
         found[check] = name, cell.source, next((b.group(1) for b in blocks if b), None)
     return found
 
@@ -155,18 +279,26 @@ def mark(name, answer, check, page, seconds=10):
     `check` is the source of the page's own check cell, `page` the page's globals, of which the answer sees a copy. Runs in the page's kernel.
     """
     from rsssl_nb.check import TooLong, limit
+
     mine = {**page}
     try:
-        with limit(seconds): exec(answer, mine)
-    except TooLong: return "failed", f"✗ no end within {seconds} s"
-    except BaseException as e: return "failed", f"✗ it raised {type(e).__name__}: {e}"
+        with limit(seconds):
+            exec(answer, mine)
+    except TooLong:
+        return "failed", f"✗ no end within {seconds} s"
+    except BaseException as e:
+        return "failed", f"✗ it raised {type(e).__name__}: {e}"
     judge = {**page, name: mine.get(name)}
     exec(re.sub(r"^check\(", "_verdict = check(", check, flags=re.M), judge)
     verdict = judge["_verdict"]
-    return "passed" if verdict.passed else "failed" if verdict.attempted else "not attempted", verdict.sentence
+    return (
+        "passed" if verdict.passed else "failed" if verdict.attempted else "not attempted",
+        verdict.sentence,
+    )
 
 
 # --- a folder of answers
+
 
 def answers(path, page):
     "What a notebook answers to a page's exercises: {check cell: source, None where the stub is untouched or gone}."
@@ -182,20 +314,30 @@ def grade(folder):
 
     Each page runs once, from the package, however many answered it; answers are tried in its kernel, each on a copy of its names.
     """
-    if not folder.is_dir(): raise ValueError(f"{folder} is not a folder: give one that holds the notebooks")
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder: give one that holds the notebooks")
     check_kernel()
     lessons, turned_in = pages(), defaultdict(dict)
     for path in sorted(p for p in folder.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts):
         page = next((p for p in lessons if p.stem in path.stem), None)
         row = dict(file=path.relative_to(folder).as_posix(), page=page.stem if page else "", exercise="")
-        if page is None: yield {**row, "verdict": "not marked", "sentence": "no page has this name"}
+        if page is None:
+            yield {**row, "verdict": "not marked", "sentence": "no page has this name"}
         else:
-            try: turned_in[page][row["file"]] = answers(path, cells(page))
-            except ValueError: yield {**row, "verdict": "not marked", "sentence": "the file is not a notebook"}
+            try:
+                turned_in[page][row["file"]] = answers(path, cells(page))
+            except ValueError:
+                yield {**row, "verdict": "not marked", "sentence": "the file is not a notebook"}
     for page, files in turned_in.items():
         asked, marks = exercises(cells(page)), run_marks(page, files)
         for file, given in files.items():
-            for check in given: yield dict(file=file, page=page.stem, exercise=asked[check][0], **dict(zip(("verdict", "sentence"), marks[file, check])))
+            for check in given:
+                yield dict(
+                    file=file,
+                    page=page.stem,
+                    exercise=asked[check][0],
+                    **dict(zip(("verdict", "sentence"), marks[file, check])),
+                )
 
 
 def run_marks(page, files):
@@ -203,24 +345,45 @@ def run_marks(page, files):
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
-    asked, found = exercises(cells(page)), {(f, c): ("not attempted", "…") for f, given in files.items() for c in given}
+
+    asked, found = (
+        exercises(cells(page)),
+        {(f, c): ("not attempted", "…") for f, given in files.items() for c in given},
+    )
     todo = [(check, file) for check in asked for file, given in files.items() if given[check] is not None]
-    if not todo: return found
+    if not todo:
+        return found
     nb = nbformat.read(page, 4)
-    found.update({(file, check): ("not marked", "the page did not get as far as this check") for check, file in todo})
-    client = NotebookClient(nb, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(page.parent)}}, extra_arguments=["--log-level=ERROR"])
+    found.update(
+        {(file, check): ("not marked", "the page did not get as far as this check") for check, file in todo}
+    )
+    client = NotebookClient(
+        nb,
+        timeout=600,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(page.parent)}},
+        extra_arguments=["--log-level=ERROR"],
+    )
     with client.setup_kernel():
         try:
-            for i, cell in enumerate(nb.cells[:max(c for c, _ in todo) + 1]):
-                if cell.cell_type == "code" and cell.source.strip() and not is_skipped(cell.source): client.execute_cell(cell, i)
-                for file in (f for c, f in todo if c == i): found[file, i] = try_answer(client, asked[i][0], files[file][i], cell.source)
-        except (CellExecutionError, CellTimeoutError, DeadKernelError) as e: print(f"{page.name}: {type(e).__name__}", file=sys.stderr)
+            for i, cell in enumerate(nb.cells[: max(c for c, _ in todo) + 1]):
+                if cell.cell_type == "code" and cell.source.strip() and not is_skipped(cell.source):
+                    client.execute_cell(cell, i)
+                for file in (f for c, f in todo if c == i):
+                    found[file, i] = try_answer(client, asked[i][0], files[file][i], cell.source)
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as e:
+            print(f"{page.name}: {type(e).__name__}", file=sys.stderr)
     return found
 
 
 def try_answer(client, name, answer, check):
     "Has the page's kernel mark one answer."
     from nbformat.v4 import new_code_cell
-    cell = new_code_cell(f"__import__('rsssl_nb.lessons').lessons.mark({name!r}, {answer!r}, {check!r}, globals())")
+
+    cell = new_code_cell(
+        f"__import__('rsssl_nb.lessons').lessons.mark({name!r}, {answer!r}, {check!r}, globals())"
+    )
     client.execute_cell(cell, 0)
-    return ast.literal_eval(next(o["data"]["text/plain"] for o in cell.outputs if o.output_type == "execute_result"))
+    return ast.literal_eval(
+        next(o["data"]["text/plain"] for o in cell.outputs if o.output_type == "execute_result")
+    )

@@ -1,4 +1,5 @@
 "Fixtures shared by the suite: where the real imagery is, and one thread so that runs repeat to the bit."
+
 import os
 from pathlib import Path
 
@@ -28,4 +29,5 @@ def image(tmp_path_factory):
     "A small scene as a GeoTIFF."
     from rsssl_nb.data.rasters import write_scene
     from rsssl_nb.data.scenes import make_scene
+
     return write_scene(make_scene(128, seed=1), tmp_path_factory.mktemp("scene"))[0]

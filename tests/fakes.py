@@ -1,4 +1,5 @@
 "Archives as they are downloaded, with the official folders and names, made of small scenes: what the readers read is real, what is in it is not."
+
 import numpy as np
 from PIL import Image
 
@@ -51,9 +52,17 @@ def fake_vaihingen(root):
         save(root / f"top/top_mosaic_09cm_area{n}.tif", picture(i))
         save(root / f"dsm/dsm_09cm_matching_area{n}.tif", picture(i, 1))
         colours = painted(classes(i, 6), ISPRS.colors)
-        save(root / f"ISPRS_semantic_labeling_Vaihingen_ground_truth_COMPLETE/top_mosaic_09cm_area{n}.tif", colours)
-        save(root / f"ISPRS_semantic_labeling_Vaihingen_ground_truth_eroded_COMPLETE/top_mosaic_09cm_area{n}_noBoundary.tif", seamed(colours))
-        if n in VAIHINGEN["train"]: save(root / f"gts_for_participants/top_mosaic_09cm_area{n}.tif", colours)
+        save(
+            root / f"ISPRS_semantic_labeling_Vaihingen_ground_truth_COMPLETE/top_mosaic_09cm_area{n}.tif",
+            colours,
+        )
+        save(
+            root
+            / f"ISPRS_semantic_labeling_Vaihingen_ground_truth_eroded_COMPLETE/top_mosaic_09cm_area{n}_noBoundary.tif",
+            seamed(colours),
+        )
+        if n in VAIHINGEN["train"]:
+            save(root / f"gts_for_participants/top_mosaic_09cm_area{n}.tif", colours)
     return root
 
 
@@ -64,7 +73,8 @@ def fake_loveda(root, per=2):
         for part in ("Rural", "Urban"):
             for _ in range(per):
                 save(root / f"{split}/{part}/images_png/{n}.png", picture(n))
-                if split != "Test": save(root / f"{split}/{part}/masks_png/{n}.png", classes(n, len(LOVEDA.names) + 1))
+                if split != "Test":
+                    save(root / f"{split}/{part}/masks_png/{n}.png", classes(n, len(LOVEDA.names) + 1))
                 n += 1
     return root
 
@@ -74,6 +84,10 @@ def fake_deepglobe(root, n=3):
     for i in range(n):
         save(root / f"train/{100 + i}_sat.jpg", picture(i), quality=95)
         exact = painted(classes(i, 7), (*DEEPGLOBE.colors, "#000000")).astype(int)
-        save(root / f"train/{100 + i}_mask.png", np.abs(exact - np.random.default_rng(i).integers(0, 100, exact.shape)).astype(np.uint8))
-    for split in ("valid", "test"): save(root / f"{split}/{len(split)}00_sat.jpg", picture(9))
+        save(
+            root / f"train/{100 + i}_mask.png",
+            np.abs(exact - np.random.default_rng(i).integers(0, 100, exact.shape)).astype(np.uint8),
+        )
+    for split in ("valid", "test"):
+        save(root / f"{split}/{len(split)}00_sat.jpg", picture(9))
     return root

@@ -7,7 +7,16 @@
 Half of the changes hit the header and the directories, the rest bytes anywhere and the length. A worker that dies, hangs or raises anything but an InputError is a failure.
 Exit code 1 when there is one; outcomes are counted by kind.
 """
-import argparse, multiprocessing, os, resource, struct, sys, tempfile, time, warnings
+
+import argparse
+import multiprocessing
+import os
+import resource
+import struct
+import sys
+import tempfile
+import time
+import warnings
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -22,20 +31,53 @@ def seeds(folder):
     "A TIFF of each make: strips and tiles, six types, compressions, palette, alpha, mask, overviews, BigTIFF."
     import rasterio
     from rasterio.enums import Resampling
-    makes = [dict(), dict(dtype="uint16", compress="lzw", predictor=2), dict(dtype="float32", compress="deflate", predictor=3, nodata=float("nan")), dict(count=1, palette=True), dict(count=4, photometric="RGB", alpha="YES"),
-             dict(tiled=True, blockxsize=32, blockysize=32, compress="deflate", overviews=True), dict(dtype="int16", nodata=-9999, interleave="band", compress="packbits"), dict(bigtiff="YES", tiled=True, blockxsize=16, blockysize=16),
-             dict(count=1, dtype="uint8", nbits=1), dict(dtype="float64", count=2), dict(mask=True, compress="deflate"), dict(compress="jpeg", photometric="YCBCR")]
+
+    makes = [
+        dict(),
+        dict(dtype="uint16", compress="lzw", predictor=2),
+        dict(dtype="float32", compress="deflate", predictor=3, nodata=float("nan")),
+        dict(count=1, palette=True),
+        dict(count=4, photometric="RGB", alpha="YES"),
+        dict(tiled=True, blockxsize=32, blockysize=32, compress="deflate", overviews=True),
+        dict(dtype="int16", nodata=-9999, interleave="band", compress="packbits"),
+        dict(bigtiff="YES", tiled=True, blockxsize=16, blockysize=16),
+        dict(count=1, dtype="uint8", nbits=1),
+        dict(dtype="float64", count=2),
+        dict(mask=True, compress="deflate"),
+        dict(compress="jpeg", photometric="YCBCR"),
+    ]
     paths = []
     for i, make in enumerate(makes):
         extra = {k: make.pop(k, False) for k in ("palette", "overviews", "mask")}
-        profile = dict(driver="GTiff", width=97, height=81, count=3, dtype="uint8", crs="EPSG:32633", transform=rasterio.Affine(.5, 0, 4e5, 0, -.5, 58e5)) | make
-        array = np.random.default_rng(i).integers(0, 2 if make.get("nbits") else 255, (profile["count"], 81, 97)).astype(profile["dtype"])
-        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(folder / f"seed{i}.tif", "w", **profile) as file:
+        profile = (
+            dict(
+                driver="GTiff",
+                width=97,
+                height=81,
+                count=3,
+                dtype="uint8",
+                crs="EPSG:32633",
+                transform=rasterio.Affine(0.5, 0, 4e5, 0, -0.5, 58e5),
+            )
+            | make
+        )
+        array = (
+            np.random.default_rng(i)
+            .integers(0, 2 if make.get("nbits") else 255, (profile["count"], 81, 97))
+            .astype(profile["dtype"])
+        )
+        with (
+            rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+            rasterio.open(folder / f"seed{i}.tif", "w", **profile) as file,
+        ):
             file.write(array)
-            if extra["palette"]: file.write_colormap(1, {v: (v, v, 255 - v, 255) for v in range(256)})
-            if extra["mask"]: file.write_mask(array[0] > 99)
+            if extra["palette"]:
+                file.write_colormap(1, {v: (v, v, 255 - v, 255) for v in range(256)})
+            if extra["mask"]:
+                file.write_mask(array[0] > 99)
         if extra["overviews"]:
-            with rasterio.open(folder / f"seed{i}.tif", "r+") as file: file.build_overviews([2, 4], Resampling.average)
+            with rasterio.open(folder / f"seed{i}.tif", "r+") as file:
+                file.build_overviews([2, 4], Resampling.average)
         paths.append(folder / f"seed{i}.tif")
     return paths
 
@@ -56,33 +98,62 @@ def directories(data):
 def mutate(data, rng):
     "One file, changed in one to eight places; half of the time in the header and the directories."
     data = bytearray(data)
-    spots = directories(data) if rng.random() < .5 else None
+    spots = directories(data) if rng.random() < 0.5 else None
     for _ in range(rng.integers(1, 9)):
         low, high = spots[rng.integers(len(spots))] if spots else (0, len(data))
         at, kind = int(rng.integers(low, high)), rng.integers(4)
-        if kind == 0: data[at] ^= 1 << int(rng.integers(8))
-        elif kind == 1: data[at] = int(rng.integers(256))
-        elif kind == 2: data[at:at + 4] = struct.pack("<I", int(rng.choice([0, 1, 255, 2**16, 2**31 - 1, 2**31, 2**32 - 1])))[:len(data[at:at + 4])]
-        else: data[at:at + 2] = rng.bytes(len(data[at:at + 2]))
-    if not spots and rng.random() < .4: data = data[:int(rng.integers(len(data)))] if rng.random() < .7 else data + rng.bytes(int(rng.integers(1, 999)))
+        if kind == 0:
+            data[at] ^= 1 << int(rng.integers(8))
+        elif kind == 1:
+            data[at] = int(rng.integers(256))
+        elif kind == 2:
+            data[at : at + 4] = struct.pack(
+                "<I", int(rng.choice([0, 1, 255, 2**16, 2**31 - 1, 2**31, 2**32 - 1]))
+            )[: len(data[at : at + 4])]
+        else:
+            data[at : at + 2] = rng.bytes(len(data[at : at + 2]))
+    if not spots and rng.random() < 0.4:
+        data = (
+            data[: int(rng.integers(len(data)))]
+            if rng.random() < 0.7
+            else data + rng.bytes(int(rng.integers(1, 999)))
+        )
     return bytes(data)
 
 
-KINDS = {"cannot be read": "damaged", "declares": "too many bands", "is no TIFF": "no TIFF", "is empty": "empty", " GB": "too large", "numbers: convert": "numbers of another kind"}
+KINDS = {
+    "cannot be read": "damaged",
+    "declares": "too many bands",
+    "is no TIFF": "no TIFF",
+    "is empty": "empty",
+    " GB": "too large",
+    "numbers: convert": "numbers of another kind",
+}
 
 
 def use(path):
     "What the library does with a file it does not know: opened, read in windows, looked at, read as labels, sampled. Gives the kind of outcome."
     from rsssl_nb.data.rasters import Classes, InputError, Pool, look, open_raster, read_labels
+
     try:
         raster = open_raster(path)
-        for x in (0, raster.width // 2, raster.width - 40): raster.read(x, raster.height // 2, 64, 64)
+        for x in (0, raster.width // 2, raster.width - 40):
+            raster.read(x, raster.height // 2, 64, 64)
         raster.valid(0, 0, 64, 64)
-        small = raster.width * raster.height < 2**22     # larger ones are never taken whole
-        if small: look(raster, 64)
-    except InputError as error: return "refused: " + next((kind for words, kind in KINDS.items() if words in str(error)), str(error).replace(str(path), "FILE"))
-    for whole in (lambda: read_labels(path, Classes(("a", "b"), ("#000000", "#ffffff"))), lambda: Pool(path, 16).windows(4)) * small:
-        with suppress(InputError): whole()
+        small = raster.width * raster.height < 2**22  # larger ones are never taken whole
+        if small:
+            look(raster, 64)
+    except InputError as error:
+        return "refused: " + next(
+            (kind for words, kind in KINDS.items() if words in str(error)),
+            str(error).replace(str(path), "FILE"),
+        )
+    for whole in (
+        lambda: read_labels(path, Classes(("a", "b"), ("#000000", "#ffffff"))),
+        lambda: Pool(path, 16).windows(4),
+    ) * small:
+        with suppress(InputError):
+            whole()
     return "read"
 
 
@@ -93,26 +164,39 @@ def work(pipe):
     warnings.simplefilter("ignore")
     pipe.send("ready")
     while (path := pipe.recv()) is not None:
-        try: pipe.send(use(Path(path)))
-        except BaseException as error: pipe.send(f"FAILURE {type(error).__name__}: {error}"[:200])
+        try:
+            pipe.send(use(Path(path)))
+        except BaseException as error:
+            pipe.send(f"FAILURE {type(error).__name__}: {error}"[:200])
 
 
 class Worker:
     "A process that is replaced when it dies or takes too long; both are failures."
-    def __init__(self): self.start()
+
+    def __init__(self):
+        self.start()
+
     def start(self):
         self.pipe, theirs = multiprocessing.get_context("spawn").Pipe()
         self.process = multiprocessing.get_context("spawn").Process(target=work, args=(theirs,), daemon=True)
         self.process.start()
         theirs.close()
         self.pipe.recv()
+
     def stop(self):
-        self.process.kill(); self.process.join(); self.pipe.close()
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
     def run(self, path):
         self.pipe.send(str(path))
-        try: said = self.pipe.recv() if self.pipe.poll(SECONDS) else f"FAILURE longer than {SECONDS} s"
-        except (EOFError, ConnectionResetError): said = "FAILURE the process died"
-        if said.startswith("FAILURE the") or said.startswith("FAILURE longer"): self.stop(); self.start()
+        try:
+            said = self.pipe.recv() if self.pipe.poll(SECONDS) else f"FAILURE longer than {SECONDS} s"
+        except (EOFError, ConnectionResetError):
+            said = "FAILURE the process died"
+        if said.startswith("FAILURE the") or said.startswith("FAILURE longer"):
+            self.stop()
+            self.start()
         return said
 
 
@@ -121,6 +205,7 @@ def fuzz(n, seed=0, keep=None, workers=2):
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(workers) as threads:
         folder = Path(folder)
         originals, crew = [p.read_bytes() for p in seeds(folder)], [Worker() for _ in range(workers)]
+
         def share(k):
             for i in range(k, n, workers):
                 rng = np.random.default_rng((seed, i))
@@ -128,11 +213,16 @@ def fuzz(n, seed=0, keep=None, workers=2):
                 path = folder / f"{k}.tif"
                 path.write_bytes(data)
                 said = crew[k].run(path)
-                if keep and said.startswith("FAILURE"): Path(keep, f"{seed}-{i}.tif").write_bytes(data)
+                if keep and said.startswith("FAILURE"):
+                    Path(keep, f"{seed}-{i}.tif").write_bytes(data)
                 yield i, said
+
         found = [row for rows in threads.map(lambda k: list(share(k)), range(workers)) for row in rows]
-        for worker in crew: worker.stop()
-    return Counter(said if not said.startswith("FAILURE") else said[:60] for _, said in found), [(i, said) for i, said in found if said.startswith("FAILURE")]
+        for worker in crew:
+            worker.stop()
+    return Counter(said if not said.startswith("FAILURE") else said[:60] for _, said in found), [
+        (i, said) for i, said in found if said.startswith("FAILURE")
+    ]
 
 
 if __name__ == "__main__":
@@ -141,10 +231,13 @@ if __name__ == "__main__":
     args.add_argument("--seed", type=int, default=0)
     args.add_argument("--keep", type=Path)
     args = args.parse_args()
-    if args.keep: args.keep.mkdir(parents=True, exist_ok=True)
+    if args.keep:
+        args.keep.mkdir(parents=True, exist_ok=True)
     started = time.time()
     counts, failures = fuzz(args.n, args.seed, args.keep)
-    for kind, count in counts.most_common(): print(f"{count:6} {kind}")
+    for kind, count in counts.most_common():
+        print(f"{count:6} {kind}")
     print(f"{args.n} files, {time.time() - started:.0f} s, {len(failures)} failures")
-    for i, said in failures: print(f"seed {args.seed}, file {i}: {said}")
+    for i, said in failures:
+        print(f"seed {args.seed}, file {i}: {said}")
     sys.exit(bool(failures))

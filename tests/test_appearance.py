@@ -1,18 +1,38 @@
 "Appearance: any number of bands, a change of its own for every sample, and nothing that leaks between samples."
+
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from rsssl_nb.views.appearance import N_DRAWS, Colour, blur, brightness, contrast, drop_band, gaussian, grey, jitter, recolour, saturation, soften_, tint
+from rsssl_nb.views.appearance import (
+    N_DRAWS,
+    Colour,
+    blur,
+    brightness,
+    contrast,
+    drop_band,
+    gaussian,
+    grey,
+    jitter,
+    recolour,
+    saturation,
+    soften_,
+    tint,
+)
 from rsssl_nb.views.geometry import draws
 
 BANDS = [1, 2, 3, 4, 13]
 SHAPES = [(20, 20), (9, 31), (31, 9), (1, 1), (1, 17), (2, 2)]
 
 
-def images(bands=4, shape=(20, 26), n=6, seed=0): return torch.randn(n, bands, *shape, generator=torch.Generator().manual_seed(seed))
-def uniforms(n=6, seed=9): return draws(range(n), N_DRAWS, seed=seed)
+def images(bands=4, shape=(20, 26), n=6, seed=0):
+    return torch.randn(n, bands, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def uniforms(n=6, seed=9):
+    return draws(range(n), N_DRAWS, seed=seed)
 
 
 def recolour_slow(x, u, colour):
@@ -24,8 +44,14 @@ def recolour_slow(x, u, colour):
         x = mean + (1 + colour.contrast * c) * (x - mean)
         g = x.mean(0, keepdim=True)
         x = g + (1 + colour.saturation * s) * (u[4] >= colour.grey) * (x - g) + colour.brightness * b
-        if u[5] < colour.blur: x = blur_slow(x, colour.sigma[0] + u[6] * (colour.sigma[1] - colour.sigma[0]), int(3 * colour.sigma[1] + 0.5))
-        if u[7] < colour.drop and len(x) > 1: x = torch.stack([torch.zeros_like(v) if k == int(u[8] * len(x)) else v for k, v in enumerate(x)])
+        if u[5] < colour.blur:
+            x = blur_slow(
+                x,
+                colour.sigma[0] + u[6] * (colour.sigma[1] - colour.sigma[0]),
+                int(3 * colour.sigma[1] + 0.5),
+            )
+        if u[7] < colour.drop and len(x) > 1:
+            x = torch.stack([torch.zeros_like(v) if k == int(u[8] * len(x)) else v for k, v in enumerate(x)])
         out.append(x)
     return torch.stack(out)
 
@@ -46,7 +72,15 @@ def test_the_batch_equals_one_slow_step_after_another(bands, shape):
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.integers(1, 13), st.integers(0, 10**6), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.floats(0, 1))
+@given(
+    st.integers(1, 13),
+    st.integers(0, 10**6),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.floats(0, 1),
+)
 def test_any_strength_and_probability(bands, seed, strength, p, p_grey, p_blur, p_drop):
     x, u = images(bands, (7, 11), n=4), uniforms(4, seed)
     colour = Colour(strength, strength, strength, p, p_grey, p_blur, drop=p_drop)
@@ -64,13 +98,20 @@ def test_a_sample_does_not_depend_on_its_company(bands):
 def test_large_images_are_blurred_a_few_at_a_time_and_come_out_the_same():
     x, u, colour = images(3, (257, 256), n=12), uniforms(12), Colour(blur=1.0)
     whole = recolour(x, u, colour)
-    for i in (0, 4, 5, 11): torch.testing.assert_close(recolour(x[i:i + 1], u[i:i + 1], colour), whole[i:i + 1], atol=1e-5, rtol=0)
+    for i in (0, 4, 5, 11):
+        torch.testing.assert_close(
+            recolour(x[i : i + 1], u[i : i + 1], colour), whole[i : i + 1], atol=1e-5, rtol=0
+        )
 
 
 def test_softening_is_in_place_and_tinting_is_not():
     x, u = images(), uniforms()
     tinted = tint(x, u)
-    assert tinted is not x and torch.equal(x, images()) and torch.equal(recolour(x, u), soften_(tinted.clone(), u))
+    assert (
+        tinted is not x
+        and torch.equal(x, images())
+        and torch.equal(recolour(x, u), soften_(tinted.clone(), u))
+    )
     assert soften_(tinted, u) is tinted and torch.equal(tinted, recolour(x, u))
 
 
@@ -83,7 +124,9 @@ def test_inputs_and_the_global_stream_are_left_alone():
     x, u, state = images(), uniforms(), torch.get_rng_state()
     before = x.clone(), u.clone()
     recolour(x, u, Colour(drop=1.0, blur=1.0))
-    assert torch.equal(x, before[0]) and torch.equal(u, before[1]) and torch.equal(state, torch.get_rng_state())
+    assert (
+        torch.equal(x, before[0]) and torch.equal(u, before[1]) and torch.equal(state, torch.get_rng_state())
+    )
 
 
 def test_only_the_samples_drawn_for_blur_are_blurred():
@@ -99,13 +142,18 @@ def test_probabilities_are_kept():
     grey_only = recolour(x, u, Colour(p=0, blur=0))
     assert abs(share((grey_only[:, 0] - grey_only[:, 1]).abs().amax((1, 2)) < 1e-6) - 0.2) < 0.02
     assert abs(share((recolour(x, u, Colour(grey=0, blur=0)) != x).any(3).any(2).any(1)) - 0.8) < 0.02
-    assert abs(share((recolour(x, u, Colour(p=0, grey=0, blur=0, drop=0.3)) == 0).all(3).all(2).any(1)) - 0.3) < 0.02
+    assert (
+        abs(share((recolour(x, u, Colour(p=0, grey=0, blur=0, drop=0.3)) == 0).all(3).all(2).any(1)) - 0.3)
+        < 0.02
+    )
 
 
 @pytest.mark.parametrize("bands", BANDS)
 def test_jitter_is_the_three_changes_in_turn(bands):
     x, (b, c, s) = images(bands), torch.randn(3, 6, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(jitter(x, b, c, s), brightness(saturation(contrast(x, c), s), b), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        jitter(x, b, c, s), brightness(saturation(contrast(x, c), s), b), atol=1e-5, rtol=1e-5
+    )
 
 
 def test_what_each_change_keeps():
@@ -142,7 +190,9 @@ def test_an_impulse_spreads_by_its_own_sigma():
     x[:, :, 20, 20] = 1
     soft = blur(x, torch.tensor([1.0, 3.0]))
     d = (torch.arange(41) - 20.0) ** 2
-    torch.testing.assert_close((soft.sum(2)[:, 0] * d).sum(1).sqrt(), torch.tensor([1.0, 3.0]), atol=0.06, rtol=0)
+    torch.testing.assert_close(
+        (soft.sum(2)[:, 0] * d).sum(1).sqrt(), torch.tensor([1.0, 3.0]), atol=0.06, rtol=0
+    )
     torch.testing.assert_close(soft, soft.transpose(2, 3), atol=1e-7, rtol=0)
 
 
@@ -159,7 +209,12 @@ def test_a_lost_band_is_one_band_and_never_the_only_one():
 def test_the_type_is_kept(dtype):
     out = recolour(images().to(dtype), uniforms(), Colour(drop=0.5))
     assert out.dtype == dtype
-    torch.testing.assert_close(out.float(), recolour(images(), uniforms(), Colour(drop=0.5)), atol=1e-4 if dtype == torch.float64 else 0.1, rtol=0.05)
+    torch.testing.assert_close(
+        out.float(),
+        recolour(images(), uniforms(), Colour(drop=0.5)),
+        atol=1e-4 if dtype == torch.float64 else 0.1,
+        rtol=0.05,
+    )
 
 
 def test_flat_images_stay_finite():
@@ -168,4 +223,5 @@ def test_flat_images_stay_finite():
 
 @pytest.mark.parametrize("shape", [(6, N_DRAWS - 1), (5, N_DRAWS), (1, N_DRAWS)])
 def test_uniforms_must_fit(shape):
-    with pytest.raises(ValueError, match=rf"\(6, {N_DRAWS}\)"): recolour(images(), torch.rand(shape))
+    with pytest.raises(ValueError, match=rf"\(6, {N_DRAWS}\)"):
+        recolour(images(), torch.rand(shape))

@@ -2,7 +2,17 @@
 
 Keys and pointer move things in the page; a file that the kernel writes at each redraw says what Python has of it. Screenshots land in runs/browser/.
 """
-import json, os, re, shutil, signal, socket, subprocess, sys, time, urllib.request
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import nbformat
@@ -12,7 +22,13 @@ ROOT = Path(__file__).resolve().parents[1]
 SHOTS = ROOT / "runs" / "browser"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync --disable-dev-shm-usage".split()
-pytestmark = [pytest.mark.browser, pytest.mark.long, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium, and these tests drive it")]
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.long,
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="no Chromium: apt-get install chromium, and these tests drive it"
+    ),
+]
 
 IMPORTS = """
 import hashlib, json, os
@@ -63,44 +79,74 @@ def until(truth, what, seconds=90):
     end = time.time() + seconds
     while not (found := truth()):
         assert time.time() < end, f"after {seconds} s: {what}"
-        time.sleep(.05)
+        time.sleep(0.05)
     return found
 
 
 def answers(url):
-    try: return urllib.request.urlopen(url, timeout=2).status == 200
-    except OSError: return False
+    try:
+        return urllib.request.urlopen(url, timeout=2).status == 200
+    except OSError:
+        return False
 
 
 class Served:
     "A server in its own process group, on loopback, with Jupyter folders of its own; its log is read at the end."
+
     def __init__(self, home, *command):
         self.port, self.log = free_port(), home / f"{command[0]}.log"
-        env = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", "HOME": str(home), "IPYTHONDIR": str(home / "ipython"), "PYTHONPATH": str(ROOT), "JUPYTER_PATH": str(ROOT / "nbs/90_explore"),
-               **{f"JUPYTER_{n}_DIR": str(home / n.lower()) for n in ("CONFIG", "DATA", "RUNTIME")}, "JUPYTERLAB_WORKSPACES_DIR": str(home / "work"), "JUPYTERLAB_SETTINGS_DIR": str(home / "lab")}
-        with open(self.log, "w") as log: self.process = subprocess.Popen([c.format(port=self.port) for c in command], cwd=home, env=env, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        env = {
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "HOME": str(home),
+            "IPYTHONDIR": str(home / "ipython"),
+            "PYTHONPATH": str(ROOT),
+            "JUPYTER_PATH": str(ROOT / "nbs/explore"),
+            **{f"JUPYTER_{n}_DIR": str(home / n.lower()) for n in ("CONFIG", "DATA", "RUNTIME")},
+            "JUPYTERLAB_WORKSPACES_DIR": str(home / "work"),
+            "JUPYTERLAB_SETTINGS_DIR": str(home / "lab"),
+        }
+        with open(self.log, "w") as log:
+            self.process = subprocess.Popen(
+                [c.format(port=self.port) for c in command],
+                cwd=home,
+                env=env,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
 
     def stop(self):
         os.killpg(self.process.pid, signal.SIGTERM)
-        try: self.process.wait(10)
-        except subprocess.TimeoutExpired: os.killpg(self.process.pid, signal.SIGKILL)
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            os.killpg(self.process.pid, signal.SIGKILL)
 
 
 def settings_of_lab(home):
     "No news popup, and all cells drawn at once."
-    for name, text in (("apputils-extension/notification", '{"fetchNews": "false", "checkForUpdates": false}'), ("notebook-extension/tracker", '{"windowingMode": "none"}')):
+    for name, text in (
+        ("apputils-extension/notification", '{"fetchNews": "false", "checkForUpdates": false}'),
+        ("notebook-extension/tracker", '{"windowingMode": "none"}'),
+    ):
         path = home / "lab" / "@jupyterlab" / f"{name}.jupyterlab-settings"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
 
 
 def notebook(cells):
-    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c.strip()) for c in cells], metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}})
+    return nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(c.strip()) for c in cells],
+        metadata={"kernelspec": {"name": "python3", "display_name": "python3", "language": "python"}},
+    )
 
 
 @pytest.fixture(scope="module")
 def browser():
     from playwright.sync_api import sync_playwright
+
     SHOTS.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as p:
         chromium = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
@@ -112,13 +158,19 @@ def watched(browser):
     "A page that may ask 127.0.0.1 alone; what it asks elsewhere, its errors and its console's are in `.wrong`."
     page = browser.new_page(viewport={"width": 1280, "height": 1500})
     page.wrong = []
+
     def route(r):
-        if re.match(r"(https?|wss?)://127\.0\.0\.1[:/]|(data|blob):", r.request.url): return r.continue_()
+        if re.match(r"(https?|wss?)://127\.0\.0\.1[:/]|(data|blob):", r.request.url):
+            return r.continue_()
         page.wrong.append(f"asked {r.request.url}")
         r.abort()
+
     page.route("**/*", route)
     page.on("pageerror", lambda e: page.wrong.append(f"page error {e}"))
-    page.on("console", lambda m: page.wrong.append(f"console {m.text} {m.location}") if m.type == "error" else None)
+    page.on(
+        "console",
+        lambda m: page.wrong.append(f"console {m.text} {m.location}") if m.type == "error" else None,
+    )
     return page
 
 
@@ -127,28 +179,63 @@ def lab(browser, tmp_path_factory):
     "A JupyterLab page on which all explorers stand and have been run, and `state()`: what Python has of them."
     home = tmp_path_factory.mktemp("lab")
     settings_of_lab(home)
-    nbformat.write(notebook([IMPORTS, MAKE, HELD, REPORT, *(f'made["{n}"]' for n in NAMES)]), home / "page.ipynb")
-    server = Served(home, "jupyter", "lab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1", "--ServerApp.port={port}", "--IdentityProvider.token=", "--LabApp.expose_app_in_browser=True", f"--ServerApp.root_dir={home}")
+    nbformat.write(
+        notebook([IMPORTS, MAKE, HELD, REPORT, *(f'made["{n}"]' for n in NAMES)]), home / "page.ipynb"
+    )
+    server = Served(
+        home,
+        "jupyter",
+        "lab",
+        "--no-browser",
+        "--allow-root",
+        "--ServerApp.ip=127.0.0.1",
+        "--ServerApp.port={port}",
+        "--IdentityProvider.token=",
+        "--LabApp.expose_app_in_browser=True",
+        f"--ServerApp.root_dir={home}",
+    )
     until(lambda: answers(f"http://127.0.0.1:{server.port}/api"), "JupyterLab does not answer", 60)
     page = watched(browser)
     page.goto(f"http://127.0.0.1:{server.port}/lab/tree/page.ipynb")
-    page.wait_for_function("window.jupyterapp && jupyterapp.shell.currentWidget && jupyterapp.shell.currentWidget.sessionContext", timeout=60000)
+    page.wait_for_function(
+        "window.jupyterapp && jupyterapp.shell.currentWidget && jupyterapp.shell.currentWidget.sessionContext",
+        timeout=60000,
+    )
     page.evaluate("""async () => { const c = jupyterapp.shell.currentWidget.sessionContext; await c.ready;
         while (c.session.kernel.connectionStatus != "connected") await new Promise(r => setTimeout(r, 100)); await c.session.kernel.requestKernelInfo(); }""")
     page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
-    until(lambda: (home / "state.json").exists() and page.locator(".rsssl-labels .widget-image").count(), "the page does not end", 240)
+    until(
+        lambda: (home / "state.json").exists() and page.locator(".rsssl-labels .widget-image").count(),
+        "the page does not end",
+        240,
+    )
     page.home, page.state = home, lambda name: json.loads((home / "state.json").read_text())[name]
     yield page
-    log = server.log.read_text()                                            # before it is stopped: how it comes down is not ours to judge
+    log = server.log.read_text()  # before it is stopped: how it comes down is not ours to judge
     page.close()
     server.stop()
     assert "Traceback" not in log, log[-3000:]
 
 
 NAMES = ["temperature", "pair", "regions", "negatives", "matches", "saliency", "labels"]
-SLIDERS = {"temperature": ["tau", "anchor", "batch"], "pair": ["points"], "regions": ["threshold"], "negatives": ["anchor", "alpha", "threshold", "batch"], "matches": ["view"],
-           "saliency": ["opacity", "class"], "labels": ["lam"]}
-MENUS = {"temperature": ["network"], "pair": [], "regions": ["sign", "network"], "negatives": ["rule", "network"], "matches": ["around", "network"], "saliency": ["layer", "about", "network", "how", "bands"], "labels": ["click"]}
+SLIDERS = {
+    "temperature": ["tau", "anchor", "batch"],
+    "pair": ["points"],
+    "regions": ["threshold"],
+    "negatives": ["anchor", "alpha", "threshold", "batch"],
+    "matches": ["view"],
+    "saliency": ["opacity", "class"],
+    "labels": ["lam"],
+}
+MENUS = {
+    "temperature": ["network"],
+    "pair": [],
+    "regions": ["sign", "network"],
+    "negatives": ["rule", "network"],
+    "matches": ["around", "network"],
+    "saliency": ["layer", "about", "network", "how", "bands"],
+    "labels": ["click"],
+}
 
 
 def explorer(page, name):
@@ -159,19 +246,26 @@ def explorer(page, name):
 
 def labelled(box, kind, name):
     "The one control whose label reads `name`."
-    return box.locator(kind).filter(has=box.page.locator("label, .widget-label").filter(has_text=re.compile(f"^{name}$"))).first
+    return (
+        box.locator(kind)
+        .filter(has=box.page.locator("label, .widget-label").filter(has_text=re.compile(f"^{name}$")))
+        .first
+    )
 
 
 def still(page, name):
     "The explorer's state once it is not busy and nothing has changed for a moment."
+
     def same():
         one = page.state(name)
-        time.sleep(.15)
+        time.sleep(0.15)
         return one["busy"] == "" and one == page.state(name) and one
+
     return until(same, f"{name} stays busy")
 
 
-def image_of(box): return box.locator("img.widget-image").first.get_attribute("src")
+def image_of(box):
+    return box.locator("img.widget-image").first.get_attribute("src")
 
 
 def shoot(page, box, name):
@@ -183,14 +277,21 @@ def shoot(page, box, name):
 def test_every_control_to_both_ends(lab, name):
     box = explorer(lab, name)
     for label in SLIDERS[name]:
-        handle, own, pictures = labelled(box, ".widget-slider", label).locator(".noUi-handle").first, "klass" if label == "class" else label, []
-        for key, end in zip(("Home", "End"), lab.state(name)["ends"][own]):    # by keys, as somebody without a mouse would
+        handle, own, pictures = (
+            labelled(box, ".widget-slider", label).locator(".noUi-handle").first,
+            "klass" if label == "class" else label,
+            [],
+        )
+        for key, end in zip(
+            ("Home", "End"), lab.state(name)["ends"][own]
+        ):  # by keys, as somebody without a mouse would
             was = image_of(box)
             handle.focus()
             handle.press(key)
             until(lambda: still(lab, name)["controls"][own] == end, f"{name}: {label} is not {end} in Python")
             pictures.append(still(lab, name)["picture"])
-        if label in ("class", "lam", "batch"): continue
+        if label in ("class", "lam", "batch"):
+            continue
         assert pictures[0] != pictures[1], f"{name}: moving {label} did not change the picture"
         until(lambda: image_of(box) != was, f"{name}: moving {label} did not change the page")
     for label in MENUS[name]:
@@ -198,10 +299,18 @@ def test_every_control_to_both_ends(lab, name):
         options = [o.replace("\xa0", " ") for o in menu.locator("option").all_text_contents()]
         for option in (options[-1], options[0]):
             menu.select_option(index=options.index(option))
-            until(lambda: still(lab, name)["controls"][label] == option, f"{name}: {label} did not become {option}", 60)
-            if option == "<b>bold</b>": assert menu.locator("b").count() == 0
+            until(
+                lambda: still(lab, name)["controls"][label] == option,
+                f"{name}: {label} did not become {option}",
+                60,
+            )
+            if option == "<b>bold</b>":
+                assert menu.locator("b").count() == 0
     assert still(lab, name)["trouble"] == ""
-    until(lambda: box.locator("img.widget-image").first.evaluate("i => i.naturalWidth") > 100, f"{name} shows no picture")
+    until(
+        lambda: box.locator("img.widget-image").first.evaluate("i => i.naturalWidth") > 100,
+        f"{name} shows no picture",
+    )
     shoot(lab, box, name)
     assert lab.wrong == []
 
@@ -213,7 +322,8 @@ def grab(page, target, to, steps=6):
     x, y = r["x"] + r["width"] / 2, r["y"] + r["height"] / 2
     page.mouse.move(x, y)
     page.mouse.down()
-    for i in range(1, steps + 1): page.mouse.move(x + to[0] * i / steps, y + to[1] * i / steps)
+    for i in range(1, steps + 1):
+        page.mouse.move(x + to[0] * i / steps, y + to[1] * i / steps)
     page.mouse.up()
 
 
@@ -221,28 +331,46 @@ def test_boxes_are_dragged_pulled_and_turned(lab):
     box = explorer(lab, "pair")
     canvas = box.locator(".rsssl-boxes").last
     before = still(lab, "pair")
-    for i, to in ((0, (-30, -30)), (1, (30, 25))):                          # pull one corner of each
+    for i, to in ((0, (-30, -30)), (1, (30, 25))):  # pull one corner of each
         still(lab, "pair")
         grab(lab, canvas.locator(f'[data-box="{i}"][data-corner="{2 * i}"]'), to)
-        until(lambda: still(lab, "pair")["canvas"]["boxes"][i] != before["canvas"]["boxes"][i], f"box {i} was not pulled")
+        until(
+            lambda: still(lab, "pair")["canvas"]["boxes"][i] != before["canvas"]["boxes"][i],
+            f"box {i} was not pulled",
+        )
     pulled = still(lab, "pair")
-    assert pulled["canvas"]["boxes"][0][0] < before["canvas"]["boxes"][0][0] and pulled["canvas"]["boxes"][0][2:] == before["canvas"]["boxes"][0][2:]
+    assert (
+        pulled["canvas"]["boxes"][0][0] < before["canvas"]["boxes"][0][0]
+        and pulled["canvas"]["boxes"][0][2:] == before["canvas"]["boxes"][0][2:]
+    )
     shape = lambda b: [round(b[2] - b[0], 1), round(b[3] - b[1], 1)]
     for i, keys in ((0, ["ArrowRight", "ArrowDown", "t"]), (1, ["ArrowLeft", "Shift+ArrowLeft", "T"])):
         was = still(lab, "pair")["canvas"]
         canvas.locator("g[tabindex]").nth(i).focus()
-        for key in keys: canvas.locator("g[tabindex]").nth(i).press(key)
+        for key in keys:
+            canvas.locator("g[tabindex]").nth(i).press(key)
         until(lambda: still(lab, "pair")["canvas"]["turns"][i] == 1, f"box {i} was not turned")
         now = still(lab, "pair")["canvas"]
-        assert now["boxes"][i] != was["boxes"][i] and (shape(now["boxes"][i]) == shape(was["boxes"][i])) == (i == 0)
+        assert now["boxes"][i] != was["boxes"][i] and (shape(now["boxes"][i]) == shape(was["boxes"][i])) == (
+            i == 0
+        )
     r = canvas.bounding_box()
     (x0, y0, *_), (left, top, size) = still(lab, "pair")["canvas"]["boxes"][0], (*before["place"], 96)
     at = lambda x, y: (r["x"] + (x - left) / size * r["width"], r["y"] + (y - top) / size * r["height"])
     was = still(lab, "pair")
-    lab.mouse.move(*at(x0 + 4, y0 + 14)); lab.mouse.down(); lab.mouse.move(*at(x0 + 8, y0 + 22), steps=4); lab.mouse.up()
-    until(lambda: still(lab, "pair")["canvas"]["boxes"][0] != was["canvas"]["boxes"][0], "box a was not dragged")
+    lab.mouse.move(*at(x0 + 4, y0 + 14))
+    lab.mouse.down()
+    lab.mouse.move(*at(x0 + 8, y0 + 22), steps=4)
+    lab.mouse.up()
+    until(
+        lambda: still(lab, "pair")["canvas"]["boxes"][0] != was["canvas"]["boxes"][0], "box a was not dragged"
+    )
     now = still(lab, "pair")
-    assert shape(now["canvas"]["boxes"][0]) == shape(was["canvas"]["boxes"][0]) and now["picture"] != was["picture"] and now["trouble"] == ""
+    assert (
+        shape(now["canvas"]["boxes"][0]) == shape(was["canvas"]["boxes"][0])
+        and now["picture"] != was["picture"]
+        and now["trouble"] == ""
+    )
     shoot(lab, box, "pair-dragged")
     assert lab.wrong == []
 
@@ -264,12 +392,18 @@ def test_points_by_click_and_by_keys(lab):
     box = explorer(lab, "matches")
     canvas, before = box.locator(".rsssl-boxes").last, still(lab, "matches")
     frame, r = canvas.locator(".common").bounding_box(), canvas.bounding_box()
-    lab.mouse.click(frame["x"] + frame["width"] * .3, frame["y"] + frame["height"] * .3)
+    lab.mouse.click(frame["x"] + frame["width"] * 0.3, frame["y"] + frame["height"] * 0.3)
     until(lambda: still(lab, "matches")["canvas"]["points"], "the click did not arrive")
     clicked = still(lab, "matches")
-    assert clicked["picture"] != before["picture"] and len(clicked["canvas"]["points"]) == 1 and clicked["trouble"] == ""
+    assert (
+        clicked["picture"] != before["picture"]
+        and len(clicked["canvas"]["points"]) == 1
+        and clicked["trouble"] == ""
+    )
     x, y, _ = clicked["canvas"]["points"][0]
-    assert abs((x - before["place"][0]) / 96 - (frame["x"] + frame["width"] * .3 - r["x"]) / r["width"]) < .02
+    assert (
+        abs((x - before["place"][0]) / 96 - (frame["x"] + frame["width"] * 0.3 - r["x"]) / r["width"]) < 0.02
+    )
     shoot(lab, box, "matches-clicked")
     box = explorer(lab, "labels")
     cross = box.locator(".rsssl-boxes > svg").last
@@ -277,8 +411,15 @@ def test_points_by_click_and_by_keys(lab):
         labelled(box, ".widget-dropdown", "click").locator("select").select_option(label=kind)
         until(lambda: f"next: {kind}" in cross.get_attribute("aria-label"), "the class was not chosen")
         cross.focus()
-        for key in keys: cross.press(key)
-        until(lambda: [p[2] for p in still(lab, "labels")["canvas"]["points"]][-1:] == [["field", "road", "roof"].index(kind)], f"no point of {kind}")
+        for key in keys:
+            cross.press(key)
+        until(
+            lambda: (
+                [p[2] for p in still(lab, "labels")["canvas"]["points"]][-1:]
+                == [["field", "road", "roof"].index(kind)]
+            ),
+            f"no point of {kind}",
+        )
     two = still(lab, "labels")
     assert len({tuple(p[:2]) for p in two["canvas"]["points"]}) == 2 and two["trouble"] == ""
     shoot(lab, box, "labels-clicked")
@@ -293,10 +434,15 @@ def test_the_window_is_moved_on_the_overview(lab):
     overview, was = box.locator(".rsssl-boxes").first, still(lab, "regions")
     group = overview.locator("g[tabindex]").first
     group.focus()
-    for _ in range(4): group.press("ArrowRight")
+    for _ in range(4):
+        group.press("ArrowRight")
     until(lambda: still(lab, "regions")["place"][0] > was["place"][0], "the window did not move")
     now = still(lab, "regions")
-    assert now["picture"] != was["picture"] and now["place"][1] == was["place"][1] and "degrees" in group.get_attribute("aria-label")
+    assert (
+        now["picture"] != was["picture"]
+        and now["place"][1] == was["place"][1]
+        and "degrees" in group.get_attribute("aria-label")
+    )
     assert lab.wrong == []
 
 
@@ -307,15 +453,18 @@ def test_bad_source_save_and_restore(lab):
     box.get_by_role("button", name="Save").click()
     until(lambda: "saved" in lab.state(name)["note"], "Save did not say so")
     assert {p.suffix for p in (lab.home / "runs/explore").glob("temperature.*")} == {".png", ".json"}
-    source.fill("no/<i>such</i>/folder"); source.press("Enter")
+    source.fill("no/<i>such</i>/folder")
+    source.press("Enter")
     until(lambda: "does not exist" in lab.state(name)["trouble"], "a missing folder is not named")
     until(lambda: "no/<i>such</i>/folder" in box.inner_text(), "the explorer does not show it, as text")
-    assert box.locator("i").count() == 0                                                              # not as markup
+    assert box.locator("i").count() == 0  # not as markup
     shoot(lab, box, "bad-source")
-    source.fill(""); source.press("Enter")
+    source.fill("")
+    source.press("Enter")
     until(lambda: lab.state(name)["trouble"] == "", "the explorer did not recover")
     handle = labelled(box, ".widget-slider", "anchor").locator(".noUi-handle").first
-    handle.focus(); handle.press("Home")
+    handle.focus()
+    handle.press("Home")
     moved = until(lambda: (s := still(lab, name))["controls"]["anchor"] == 0 and s, "the anchor did not move")
     box.get_by_role("button", name="Restore").click()
     until(lambda: still(lab, name)["picture"] == was["picture"], "Restore did not bring the picture back")
@@ -325,31 +474,58 @@ def test_bad_source_save_and_restore(lab):
 
 def test_cancel(lab):
     box, name, hold = explorer(lab, "saliency"), "saliency", lab.home / "hold"
-    menu, button = labelled(box, ".widget-dropdown", "how").locator("select"), box.get_by_role("button", name="Cancel")
+    menu, button = (
+        labelled(box, ".widget-dropdown", "how").locator("select"),
+        box.get_by_role("button", name="Cancel"),
+    )
     menu.select_option(label="gradcam")
-    was = until(lambda: (s := still(lab, name))["controls"]["how"] == "gradcam" and s, "Grad-CAM was not chosen")
-    hold.touch()                                                            # the attribution now waits until it is cancelled, however fast or slow the machine is
+    was = until(
+        lambda: (s := still(lab, name))["controls"]["how"] == "gradcam" and s, "Grad-CAM was not chosen"
+    )
+    hold.touch()  # the attribution now waits until it is cancelled, however fast or slow the machine is
     menu.select_option(label="occlusion")
     box.get_by_text("looking ...").wait_for()
     assert lab.state(name)["controls"]["how"] == "occlusion" and lab.state(name)["picture"] == was["picture"]
-    button.click()                                                          # waits until it can be pressed
+    button.click()  # waits until it can be pressed
     until(lambda: lab.state(name)["busy"] == "cancelled", "it was not cancelled")
-    end = until(lambda: (s := lab.state(name))["controls"]["how"] == "gradcam" and s, "the menu was not put back")
-    until(lambda: menu.evaluate("m => m.selectedOptions[0].text") == "gradcam" and button.is_disabled(), "the page does not follow")
+    end = until(
+        lambda: (s := lab.state(name))["controls"]["how"] == "gradcam" and s, "the menu was not put back"
+    )
+    until(
+        lambda: menu.evaluate("m => m.selectedOptions[0].text") == "gradcam" and button.is_disabled(),
+        "the page does not follow",
+    )
     assert end["trouble"] == "" and end["picture"] == was["picture"]
     hold.unlink()
-    menu.select_option(label="saliency")                                    # and it goes on being of use
-    until(lambda: (s := still(lab, name))["controls"]["how"] == "saliency" and s["picture"] != was["picture"], "the next look was not drawn")
+    menu.select_option(label="saliency")  # and it goes on being of use
+    until(
+        lambda: (s := still(lab, name))["controls"]["how"] == "saliency" and s["picture"] != was["picture"],
+        "the next look was not drawn",
+    )
     shoot(lab, box, "saliency-after-cancel")
     assert lab.wrong == []
 
 
 def test_the_dashboard_in_voila(browser, tmp_path):
-    nb = nbformat.read(ROOT / "nbs/90_explore/93_dashboard.ipynb", 4)
+    nb = nbformat.read(ROOT / "nbs/explore/dashboard.ipynb", 4)
     nbformat.write(nb, tmp_path / "dashboard.ipynb")
-    server = Served(tmp_path, "voila", "dashboard.ipynb", "--no-browser", "--port={port}", "--template=offline", "--Voila.ip=127.0.0.1")
+    server = Served(
+        tmp_path,
+        "voila",
+        "dashboard.ipynb",
+        "--no-browser",
+        "--port={port}",
+        "--template=offline",
+        "--Voila.ip=127.0.0.1",
+    )
     try:
-        until(lambda: server.process.poll() is None and socket.socket().connect_ex(("127.0.0.1", server.port)) == 0, "Voila does not answer", 60)
+        until(
+            lambda: (
+                server.process.poll() is None and socket.socket().connect_ex(("127.0.0.1", server.port)) == 0
+            ),
+            "Voila does not answer",
+            60,
+        )
         page = watched(browser)
         page.goto(f"http://127.0.0.1:{server.port}/", timeout=120000)
         page.wait_for_selector(".rsssl-temperature img.widget-image", timeout=120000)
@@ -362,10 +538,13 @@ def test_the_dashboard_in_voila(browser, tmp_path):
             before = image_of(box)
             label = SLIDERS[name][0] if name != "saliency" else "opacity"
             handle = labelled(box, ".widget-slider", label).locator(".noUi-handle").first
-            handle.focus(); handle.press("Home")
-            if name != "labels": until(lambda: image_of(box) != before, f"{name}: the picture did not change")
+            handle.focus()
+            handle.press("Home")
+            if name != "labels":
+                until(lambda: image_of(box) != before, f"{name}: the picture did not change")
             page.screenshot(path=SHOTS / f"voila-{name}.png")
         log = server.log.read_text()
         assert page.wrong == [] and "Traceback" not in log, log[-3000:]
         page.close()
-    finally: server.stop()
+    finally:
+        server.stop()

@@ -1,4 +1,5 @@
 "The command line: the whole job on made scenes, and every bad input as one sentence with exit code 2."
+
 import json
 from zipfile import ZipFile
 
@@ -13,7 +14,8 @@ from rsssl_nb.data.scenes import make_scene
 SMALL = "--epochs 1 --samples 32 --batch 16 --size 64 --width 16 --device cpu".split()
 
 
-def run(*args): return CliRunner().invoke(main, [str(a) for a in args])
+def run(*args):
+    return CliRunner().invoke(main, [str(a) for a in args])
 
 
 def good(*args):
@@ -27,40 +29,89 @@ def refused(*args, says):
     result = run(*args)
     assert result.exit_code == 2, f"exit {result.exit_code}: {result.output} {result.exception!r}"
     lines = [l for l in result.stderr.strip().splitlines() if l]
-    assert "Traceback" not in result.output and (len(lines) == 1 or lines[0].startswith("Usage")), result.stderr
-    for word in [says] if isinstance(says, str) else says: assert str(word) in result.stderr, result.stderr
+    assert "Traceback" not in result.output and (len(lines) == 1 or lines[0].startswith("Usage")), (
+        result.stderr
+    )
+    for word in [says] if isinstance(says, str) else says:
+        assert str(word) in result.stderr, result.stderr
 
 
 @pytest.fixture(scope="module")
 def job(tmp_path_factory):
     "Two scenes as files, a pretrained run and a fine-tuned one."
     root = tmp_path_factory.mktemp("job")
-    for seed in (1, 2): good("scene", root / f"s{seed}", "--size", 256, "--seed", seed)
+    for seed in (1, 2):
+        good("scene", root / f"s{seed}", "--size", 256, "--seed", seed)
     for kind in ("image", "labels"):
         (root / kind).mkdir()
-        for seed in (1, 2): (root / f"s{seed}" / f"{kind}.tif").rename(root / kind / f"s{seed}.tif")
+        for seed in (1, 2):
+            (root / f"s{seed}" / f"{kind}.tif").rename(root / kind / f"s{seed}.tif")
     scene = make_scene(64)
-    (root / "classes.json").write_text(json.dumps(dict(ignore_index=255, classes=[dict(index=i, name=n, hex=c) for i, (n, c) in enumerate(zip(scene.classes, scene.colors))])))
+    (root / "classes.json").write_text(
+        json.dumps(
+            dict(
+                ignore_index=255,
+                classes=[
+                    dict(index=i, name=n, hex=c) for i, (n, c) in enumerate(zip(scene.classes, scene.colors))
+                ],
+            )
+        )
+    )
     good("pretrain", root / "image", "--out", root / "pre", *SMALL)
-    good("finetune", root / "pre", "--images", root / "image", "--labels", root / "labels", "--fraction", 0.5, "--size", 128, "--epochs", 2, "--device", "cpu", "--out", root / "seg")
+    good(
+        "finetune",
+        root / "pre",
+        "--images",
+        root / "image",
+        "--labels",
+        root / "labels",
+        "--fraction",
+        0.5,
+        "--size",
+        128,
+        "--epochs",
+        2,
+        "--device",
+        "cpu",
+        "--out",
+        root / "seg",
+    )
     return root
 
 
 def test_the_whole_job(job):
     good("map", job / "seg", job / "image/s1.tif", job / "map.tif", "--device", "cpu")
     made, source = open_raster(job / "map.tif"), open_raster(job / "image/s1.tif")
-    assert (made.width, made.height, made.crs, made.transform, made.nodata) == (source.width, source.height, source.crs, source.transform, 255)
+    assert (made.width, made.height, made.crs, made.transform, made.nodata) == (
+        source.width,
+        source.height,
+        source.crs,
+        source.transform,
+        255,
+    )
     found = json.loads(good("score", job / "map.tif", job / "labels/s1.tif", "--json"))
     assert set(found) == {"oa", "kappa", "miou", "f1", "iou", "confusion", "pixels", "ignored"}
-    assert found["pixels"] + found["ignored"] == 256 * 256 and found["ignored"] > 0 and set(found["iou"]) == set(make_scene(64).classes)
+    assert (
+        found["pixels"] + found["ignored"] == 256 * 256
+        and found["ignored"] > 0
+        and set(found["iou"]) == set(make_scene(64).classes)
+    )
     assert "mIoU" in good("score", job / "map.tif", job / "labels/s1.tif")
 
 
 def test_run_folder_has_its_shape(job):
-    assert {p.name for p in (job / "pre").iterdir()} == {".lock", "config.json", "log.jsonl", "checkpoint", "trace.safetensors", "encoder.safetensors"}
+    assert {p.name for p in (job / "pre").iterdir()} == {
+        ".lock",
+        "config.json",
+        "log.jsonl",
+        "checkpoint",
+        "trace.safetensors",
+        "encoder.safetensors",
+    }
     rows = [json.loads(l) for l in (job / "pre/log.jsonl").read_text().splitlines()]
     assert len(rows) == 2 and rows[0]["loss"] > 0
-    for path in ("pre", "seg", "image/s1.tif", "pre/encoder.safetensors"): assert len(good("info", job / path).splitlines()) > 4
+    for path in ("pre", "seg", "image/s1.tif", "pre/encoder.safetensors"):
+        assert len(good("info", job / path).splitlines()) > 4
 
 
 def test_identical_runs_give_identical_files(job):
@@ -73,18 +124,84 @@ def test_resume_auto_of_a_finished_run_changes_nothing(job):
     good("pretrain", job / "image", "--out", job / "pre", "--resume", "auto", *SMALL)
     assert (job / "pre/encoder.safetensors").read_bytes() == before
     refused("pretrain", job / "image", "--out", job / "pre", *SMALL, says="holds a run already")
-    refused("pretrain", job / "image", "--out", job / "pre", "--resume", "auto", *SMALL, "--lr", 0.5, says=["lr", "0.5"])
+    refused(
+        "pretrain",
+        job / "image",
+        "--out",
+        job / "pre",
+        "--resume",
+        "auto",
+        *SMALL,
+        "--lr",
+        0.5,
+        says=["lr", "0.5"],
+    )
     refused("pretrain", job / "image", "--resume", job / "nothing", *SMALL, says="no checkpoint")
 
 
 def test_a_random_start_and_a_frozen_encoder(job):
-    good("finetune", "random", "--images", job / "image", "--labels", job / "labels", "--fraction", 0.2, "--size", 128, "--epochs", 1, "--width", 16, "--mode", "frozen", "--device", "cpu", "--out", job / "rnd")
+    good(
+        "finetune",
+        "random",
+        "--images",
+        job / "image",
+        "--labels",
+        job / "labels",
+        "--fraction",
+        0.2,
+        "--size",
+        128,
+        "--epochs",
+        1,
+        "--width",
+        16,
+        "--mode",
+        "frozen",
+        "--device",
+        "cpu",
+        "--out",
+        job / "rnd",
+    )
     (job / "list.txt").write_text("s1_y0000_x0128\ns2_y0128_x0000\n")
-    good("finetune", job / "pre", "--images", job / "image", "--labels", job / "labels", "--subset", job / "list.txt", "--size", 128, "--epochs", 1, "--device", "cpu", "--out", job / "sub")
+    good(
+        "finetune",
+        job / "pre",
+        "--images",
+        job / "image",
+        "--labels",
+        job / "labels",
+        "--subset",
+        job / "list.txt",
+        "--size",
+        128,
+        "--epochs",
+        1,
+        "--device",
+        "cpu",
+        "--out",
+        job / "sub",
+    )
 
 
 def test_help_speaks():
-    for command in ("", "scene", "pretrain", "finetune", "map", "score", "info", "export", "check", "split", "embed", "boxes", "lessons", "copy", "lab", "grade"):
+    for command in (
+        "",
+        "scene",
+        "pretrain",
+        "finetune",
+        "map",
+        "score",
+        "info",
+        "export",
+        "check",
+        "split",
+        "embed",
+        "boxes",
+        "lessons",
+        "copy",
+        "lab",
+        "grade",
+    ):
         text = good(*filter(None, [command]), "--help")
         assert "Usage" in text and len(text.splitlines()) >= 5
     assert "ok     python" in good("doctor")
@@ -104,10 +221,21 @@ def test_bad_pretraining_input(job, tmp_path):
     (tmp_path / "cut.tif").write_bytes((job / "image/s1.tif").read_bytes()[:3000])
     refused("pretrain", tmp_path / "cut.tif", "--out", out, *SMALL, says="cut.tif")
     refused("pretrain", job / "image", "--out", out, *SMALL, "--method", "moko", says=["moko", "simclr"])
-    refused("pretrain", job / "image", "--out", out, *SMALL, "--set", "temperature=1", says=["temperature", "tau"])
+    refused(
+        "pretrain", job / "image", "--out", out, *SMALL, "--set", "temperature=1", says=["temperature", "tau"]
+    )
     refused("pretrain", job / "image", "--out", out, *SMALL, "--set", "tau=0", says=["tau", "0"])
     refused("pretrain", job / "image", "--out", out, *SMALL, "--bands", 3, says=["3", "4"])
-    refused("pretrain", job / "image", "--out", out, *SMALL, "--encoder", "resnet19", says=["resnet19", "resnet18"])
+    refused(
+        "pretrain",
+        job / "image",
+        "--out",
+        out,
+        *SMALL,
+        "--encoder",
+        "resnet19",
+        says=["resnet19", "resnet18"],
+    )
     refused("pretrain", job / "image", "--out", out, *SMALL, "--device", "tpu", says="tpu")
     (tmp_path / "file").write_text("x")
     refused("pretrain", job / "image", "--out", tmp_path / "file/run", *SMALL, says="file")
@@ -116,19 +244,41 @@ def test_bad_pretraining_input(job, tmp_path):
 
 def test_bad_labels(job, tmp_path):
     def tune(*extra, labels=job / "labels", says):
-        refused("finetune", job / "pre", "--images", job / "image", "--labels", labels, "--size", 128, "--epochs", 1, "--device", "cpu", "--out", tmp_path / "seg", *extra, says=says)
+        refused(
+            "finetune",
+            job / "pre",
+            "--images",
+            job / "image",
+            "--labels",
+            labels,
+            "--size",
+            128,
+            "--epochs",
+            1,
+            "--device",
+            "cpu",
+            "--out",
+            tmp_path / "seg",
+            *extra,
+            says=says,
+        )
         assert not (tmp_path / "seg").exists()
+
     tune(says="--fraction")
     tune("--fraction", 0, says="0")
     tune("--fraction", 0.5, labels=tmp_path / "no", says="no")
     tune("--subset", tmp_path / "no.txt", says="no.txt")
     classes = job / "classes.json"
     truth = open_raster(job / "labels/s1.tif")
-    for name, array, crs, says in (("size", np.zeros((1, 200, 256), np.uint8), truth.crs, ["200", "256"]), ("value", np.full((1, 256, 256), 77, np.uint8), truth.crs, ["77", "100"]),
-                                   ("crs", np.zeros((1, 256, 256), np.uint8), "EPSG:4326", ["4326"])):
+    for name, array, crs, says in (
+        ("size", np.zeros((1, 200, 256), np.uint8), truth.crs, ["200", "256"]),
+        ("value", np.full((1, 256, 256), 77, np.uint8), truth.crs, ["77", "100"]),
+        ("crs", np.zeros((1, 256, 256), np.uint8), "EPSG:4326", ["4326"]),
+    ):
         folder = tmp_path / name
         folder.mkdir()
-        for s in ("s1", "s2"): write_raster(folder / f"{s}.tif", array, crs, truth.transform, None)
+        for s in ("s1", "s2"):
+            write_raster(folder / f"{s}.tif", array, crs, truth.transform, None)
         tune("--fraction", 0.5, "--classes", classes, labels=folder, says=says)
 
 
@@ -138,7 +288,19 @@ def test_bad_maps_and_scores(job, tmp_path):
     write_raster(tmp_path / "rgb.tif", make_scene(128).image[:3], None, None, None)
     refused("map", job / "seg", tmp_path / "rgb.tif", tmp_path / "m.tif", says=["3", "4"])
     refused("map", job / "seg", job / "image/s1.tif", tmp_path / "no" / "such" / "\0.tif", says="")
-    refused("finetune", job / "seg", "--images", job / "image", "--labels", job / "labels", "--fraction", 0.5, "--out", tmp_path / "x", says="encoder")
+    refused(
+        "finetune",
+        job / "seg",
+        "--images",
+        job / "image",
+        "--labels",
+        job / "labels",
+        "--fraction",
+        0.5,
+        "--out",
+        tmp_path / "x",
+        says="encoder",
+    )
     refused("score", tmp_path / "rgb.tif", job / "labels/s1.tif", says="3 bands")
     refused("info", tmp_path / "none", says="none")
     (tmp_path / "w.safetensors").write_bytes(b"\x80\x04}q\x00.")
@@ -147,11 +309,13 @@ def test_bad_maps_and_scores(job, tmp_path):
 
 
 def test_a_virtual_path_is_read_only_when_allowed(job, tmp_path):
-    with ZipFile(tmp_path / "a.zip", "w") as z: z.write(job / "image/s1.tif", "s1.tif")
+    with ZipFile(tmp_path / "a.zip", "w") as z:
+        z.write(job / "image/s1.tif", "s1.tif")
     virtual = f"/vsizip/{tmp_path}/a.zip/s1.tif"
     refused("map", job / "seg", virtual, tmp_path / "map.tif", says="remote or virtual")
     assert not (tmp_path / "map.tif").exists()
-    for name, image in (("plain", job / "image/s1.tif"), ("virtual", virtual)): good("map", job / "seg", image, tmp_path / f"{name}.tif", "--device", "cpu", "--allow-remote")
+    for name, image in (("plain", job / "image/s1.tif"), ("virtual", virtual)):
+        good("map", job / "seg", image, tmp_path / f"{name}.tif", "--device", "cpu", "--allow-remote")
     assert (tmp_path / "plain.tif").read_bytes() == (tmp_path / "virtual.tif").read_bytes()
     good("embed", job / "pre", virtual, tmp_path / "embed.tif", "--device", "cpu", "--allow-remote")
 
@@ -159,22 +323,76 @@ def test_a_virtual_path_is_read_only_when_allowed(job, tmp_path):
 def test_the_job_on_real_imagery(imagery, tmp_path):
     "CI's short form of the main job: one training step's worth on Dubai, a map of a validation part, a score."
     dubai = imagery / "dubai"
-    good("pretrain", *sorted((dubai / "train/images").glob("tile5_part00[12]*")), "--out", tmp_path / "pre", *SMALL)
-    (tmp_path / "list.txt").write_text("\n".join(l for l in (dubai / "subsets/train256_25pct_seed0.txt").read_text().split() if l.startswith("tile5"))[:400].rsplit("\n", 1)[0])
-    good("finetune", tmp_path / "pre", "--images", dubai / "train/images", "--labels", dubai / "train/labels", "--subset", tmp_path / "list.txt", "--epochs", 1, "--device", "cpu", "--out", tmp_path / "seg")
+    good(
+        "pretrain",
+        *sorted((dubai / "train/images").glob("tile5_part00[12]*")),
+        "--out",
+        tmp_path / "pre",
+        *SMALL,
+    )
+    (tmp_path / "list.txt").write_text(
+        "\n".join(
+            l
+            for l in (dubai / "subsets/train256_25pct_seed0.txt").read_text().split()
+            if l.startswith("tile5")
+        )[:400].rsplit("\n", 1)[0]
+    )
+    good(
+        "finetune",
+        tmp_path / "pre",
+        "--images",
+        dubai / "train/images",
+        "--labels",
+        dubai / "train/labels",
+        "--subset",
+        tmp_path / "list.txt",
+        "--epochs",
+        1,
+        "--device",
+        "cpu",
+        "--out",
+        tmp_path / "seg",
+    )
     part = "tile2_part001"
     good("map", tmp_path / "seg", dubai / f"val/images/{part}.jpg", tmp_path / "map.tif", "--device", "cpu")
     found = json.loads(good("score", tmp_path / "map.tif", dubai / f"val/labels/{part}.png", "--json"))
-    assert set(found["iou"]) == {"building", "land_unpaved", "road", "vegetation", "water"} and found["pixels"] > 100_000 and 0 <= found["miou"] <= 1
+    assert (
+        set(found["iou"]) == {"building", "land_unpaved", "road", "vegetation", "water"}
+        and found["pixels"] > 100_000
+        and 0 <= found["miou"] <= 1
+    )
     assert open_raster(tmp_path / "map.tif").crs is None
 
 
-@pytest.mark.parametrize("method, option, says", [("simclr", "tau=abc", "tau 'abc' is not a number"), ("simclr", "tau=NaN", "tau nan is out of bounds"), ("simclr", "dim=-1", "dim -1 is out of bounds"),
-    ("simclr", "head_norm=maybe", "head_norm 'maybe' is not true or false"), ("glcnet", "windows=0", "windows 0 is out of bounds"), ("glcnet", "window=999", "window of 999 pixels is larger"),
-    ("glcnet", "style=foo", "style 'foo' is not known"), ("false", "gate=nan", "gate 'nan' is not a number"), ("grass", "warmup_epochs=1.5", "warmup_epochs 1.5 is not a whole number"),
-    ("ssccl", "grid=999", "grid 999 is out of bounds"), ("ssccl", "ema=2", "ema 2 is out of bounds")])
+@pytest.mark.parametrize(
+    "method, option, says",
+    [
+        ("simclr", "tau=abc", "tau 'abc' is not a number"),
+        ("simclr", "tau=NaN", "tau nan is out of bounds"),
+        ("simclr", "dim=-1", "dim -1 is out of bounds"),
+        ("simclr", "head_norm=maybe", "head_norm 'maybe' is not true or false"),
+        ("glcnet", "windows=0", "windows 0 is out of bounds"),
+        ("glcnet", "window=999", "window of 999 pixels is larger"),
+        ("glcnet", "style=foo", "style 'foo' is not known"),
+        ("false", "gate=nan", "gate 'nan' is not a number"),
+        ("grass", "warmup_epochs=1.5", "warmup_epochs 1.5 is not a whole number"),
+        ("ssccl", "grid=999", "grid 999 is out of bounds"),
+        ("ssccl", "ema=2", "ema 2 is out of bounds"),
+    ],
+)
 def test_method_options_are_checked_before_anything_is_written(job, method, option, says):
-    refused("pretrain", job / "image", "--method", method, "--set", option, "--out", job / "options", *SMALL, says=says)
+    refused(
+        "pretrain",
+        job / "image",
+        "--method",
+        method,
+        "--set",
+        option,
+        "--out",
+        job / "options",
+        *SMALL,
+        says=says,
+    )
     assert not (job / "options").exists()
 
 
@@ -186,32 +404,106 @@ def test_nothing_is_destroyed(job, tmp_path):
     refused("map", job / "seg", image, out, says="exists and is no GeoTIFF")
     refused("map", job / "seg", image, tmp_path / "map.png", says="does not end in .tif")
     refused("pretrain", job / "image", "--out", job / "image", *SMALL, says="is not empty")
-    assert image.read_bytes() == before and out.read_text() == "my notes" and not (job / "image/config.json").exists()
+    assert (
+        image.read_bytes() == before
+        and out.read_text() == "my notes"
+        and not (job / "image/config.json").exists()
+    )
 
 
 def test_a_run_that_ends_in_nan_is_no_success(job, tmp_path):
-    refused("pretrain", job / "image", "--out", tmp_path / "wild", *SMALL, "--lr", "1e30", "--optimizer", "sgd", "--set", "head=linear", says="not finite")
+    refused(
+        "pretrain",
+        job / "image",
+        "--out",
+        tmp_path / "wild",
+        *SMALL,
+        "--lr",
+        "1e30",
+        "--optimizer",
+        "sgd",
+        "--set",
+        "head=linear",
+        says="not finite",
+    )
     assert not (tmp_path / "wild/encoder.safetensors").exists()
 
 
 def test_settings_of_finetune_and_map_are_checked(job, tmp_path):
-    common = ("finetune", job / "pre", "--images", job / "image", "--labels", job / "label", "--fraction", "1", "--out", tmp_path / "seg")
-    for option, says in (("--size=-1", "size -1 is too small"), ("--batch=0", "batch 0 is too small"), ("--epochs=0", "epochs 0 is too small"), ("--lr=nan", "lr nan is not a positive"), ("--seed=-1", "seed -1 is out of bounds")): refused(*common, option, says=says)
+    common = (
+        "finetune",
+        job / "pre",
+        "--images",
+        job / "image",
+        "--labels",
+        job / "label",
+        "--fraction",
+        "1",
+        "--out",
+        tmp_path / "seg",
+    )
+    for option, says in (
+        ("--size=-1", "size -1 is too small"),
+        ("--batch=0", "batch 0 is too small"),
+        ("--epochs=0", "epochs 0 is too small"),
+        ("--lr=nan", "lr nan is not a positive"),
+        ("--seed=-1", "seed -1 is out of bounds"),
+    ):
+        refused(*common, option, says=says)
     image = next((job / "image").glob("*.tif"))
-    for option, says in (("--size=-1", "size -1 is too small"), ("--size=99999", "size 99999 is too large"), ("--batch=0", "batch 0 is too small"), ("--device=foo", "device 'foo' is not available")): refused("map", job / "seg", image, tmp_path / "m.tif", option, says=says)
+    for option, says in (
+        ("--size=-1", "size -1 is too small"),
+        ("--size=99999", "size 99999 is too large"),
+        ("--batch=0", "batch 0 is too small"),
+        ("--device=foo", "device 'foo' is not available"),
+    ):
+        refused("map", job / "seg", image, tmp_path / "m.tif", option, says=says)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("method", ["simclr", "glcnet", "false", "grass", "ssccl"])
 def test_two_steps_of_each_method_on_real_imagery(imagery, tmp_path, method):
     tiles = sorted((imagery / "dubai/train/images").glob("tile5_part00[12]*"))
-    said = good("pretrain", *tiles, "--method", method, "--out", tmp_path / "pre", *SMALL, *(["--set", "warmup=0"] if method == "grass" else []))
+    said = good(
+        "pretrain",
+        *tiles,
+        "--method",
+        method,
+        "--out",
+        tmp_path / "pre",
+        *SMALL,
+        *(["--set", "warmup=0"] if method == "grass" else []),
+    )
     rows = [json.loads(l) for l in (tmp_path / "pre/log.jsonl").read_text().splitlines()]
-    assert len(rows) == 2 and all(np.isfinite(r["loss"]) for r in rows) and ("warm-up" in said) == (method == "grass")
+    assert (
+        len(rows) == 2
+        and all(np.isfinite(r["loss"]) for r in rows)
+        and ("warm-up" in said) == (method == "grass")
+    )
 
 
 def test_export_for_other_libraries(job, tmp_path):
-    assert "wrote" in good("pretrain", job / "image", "--out", tmp_path / "pre", "--epochs", 1, "--samples", 8, "--batch", 4, "--size", 32, "--width", 64, "--device", "cpu")
-    assert "wrote" in good("export", tmp_path / "pre", tmp_path / "timm.safetensors", "--to", "timm") and (tmp_path / "timm.safetensors").exists()
+    assert "wrote" in good(
+        "pretrain",
+        job / "image",
+        "--out",
+        tmp_path / "pre",
+        "--epochs",
+        1,
+        "--samples",
+        8,
+        "--batch",
+        4,
+        "--size",
+        32,
+        "--width",
+        64,
+        "--device",
+        "cpu",
+    )
+    assert (
+        "wrote" in good("export", tmp_path / "pre", tmp_path / "timm.safetensors", "--to", "timm")
+        and (tmp_path / "timm.safetensors").exists()
+    )
     shown = good("info", tmp_path / "pre")
     assert "pixel_size" in shown and "commit" in shown

@@ -1,5 +1,9 @@
 "The site of `make docs`: every page and module on it, no link that leads nowhere, nothing fetched from elsewhere; and the pages for Colab."
-import html.parser, json, subprocess, sys
+
+import html.parser
+import json
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -13,6 +17,7 @@ pytestmark = pytest.mark.long
 
 class Links(html.parser.HTMLParser):
     "What a page links to, what it loads, and its anchors."
+
     def __init__(self, path):
         super().__init__()
         self.links, self.loads, self.anchors = [], [], set()
@@ -21,13 +26,18 @@ class Links(html.parser.HTMLParser):
     def handle_starttag(self, tag, attrs):
         found = dict(attrs)
         self.anchors.add(found.get("id"))
-        if tag == "a" and "href" in found: self.links.append(found["href"])
-        if tag in ("img", "script") and found.get("src") or tag == "link" and found.get("rel") != "canonical": self.loads.append(found.get("src") or found["href"])
+        if tag == "a" and "href" in found:
+            self.links.append(found["href"])
+        if tag in ("img", "script") and found.get("src") or tag == "link" and found.get("rel") != "canonical":
+            self.loads.append(found.get("src") or found["href"])
 
 
 @pytest.fixture(scope="module")
 def site():
-    pytest.importorskip("material", reason="mkdocs-material is not installed (pip install -e '.[docs]', or make docs): this test ran on nothing")
+    pytest.importorskip(
+        "material",
+        reason="mkdocs-material is not installed (pip install -e '.[docs]', or make docs): this test ran on nothing",
+    )
     done = subprocess.run([sys.executable, ROOT / "docs/make.py"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return ROOT / "_docs/site"
@@ -35,13 +45,15 @@ def site():
 
 def test_every_page_and_module_is_there_and_every_link_leads_somewhere(site):
     read = {p: Links(p) for p in site.rglob("*.html") if p.name != "404.html"}
-    for page in lessons.pages(): assert site / "lessons" / page.relative_to(lessons.root()).with_suffix(".html") in read
+    for page in lessons.pages():
+        assert site / "lessons" / page.relative_to(lessons.root()).with_suffix(".html") in read
     assert site / "reference/methods.false.html" in read and site / "reference/commands.html" in read
     for path, page in read.items():
         assert not [l for l in page.loads if l.startswith(("http", "//"))], path
         for link in (*page.links, *page.loads):
             file, _, anchor = link.partition("#")
-            if link.startswith(("http", "mailto:", "data:")): continue
+            if link.startswith(("http", "mailto:", "data:")):
+                continue
             target = (path.parent / file).resolve() if file not in ("", ".") else path
             target = target / "index.html" if target.is_dir() else target
             assert target.exists(), f"{path.name}: {link}"
@@ -49,9 +61,11 @@ def test_every_page_and_module_is_there_and_every_link_leads_somewhere(site):
 
 
 def test_formulas_are_drawn_and_words_are_found(site):
-    page = (site / "lessons/50_methods/53_false.html").read_text(encoding="utf-8")
+    page = (site / "lessons/course/06_false.html").read_text(encoding="utf-8")
     assert "<math" in page and "arithmatex" not in page and "(53.1)" in page
-    assert "suspects" in json.dumps(json.loads((site / "search/search_index.json").read_text(encoding="utf-8")))
+    assert "suspects" in json.dumps(
+        json.loads((site / "search/search_index.json").read_text(encoding="utf-8"))
+    )
 
 
 def test_colab_installs_first_and_asks_for_a_gpu(site):
@@ -61,4 +75,6 @@ def test_colab_installs_first_and_asks_for_a_gpu(site):
         nb = nbformat.read(path, 4)
         nbformat.validate(nb)
         assert "%pip install" in nb.cells[0].source and nb.metadata.accelerator == "GPU"
-        assert f"/colab/{path.parent.name}/{path.name}" in (site / "lessons" / path.relative_to(ROOT / "_docs/colab").with_suffix(".html")).read_text(encoding="utf-8")
+        assert f"/colab/{path.parent.name}/{path.name}" in (
+            site / "lessons" / path.relative_to(ROOT / "_docs/colab").with_suffix(".html")
+        ).read_text(encoding="utf-8")

@@ -1,10 +1,17 @@
 "Every explorer, driven without a browser: controls in all pairs of their stops, bad input, settings out and in, threads, memory, large files."
-import gc, html, itertools, json, sys, time
+
+import gc
+import html
+import itertools
+import json
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from test_widgets import open_figures, stops
 
 from rsssl_nb.data.rasters import InputError, open_raster, write_raster, write_scene
 from rsssl_nb.data.scenes import make_scene
@@ -16,11 +23,53 @@ from rsssl_nb.methods.simclr import SimCLR
 from rsssl_nb.views.geometry import view_affine
 from rsssl_nb.views.pairs import overlap_iou
 from rsssl_nb.widgets import frame
-from rsssl_nb.widgets.explorers import (alike, audit, boxed_pair, class_entropy, embedded_rows, explore_negatives, explore_pair, explore_regions, explore_temperature, listed, open_network,
-                                        random_entropy, reach, region, row_weights)
-from rsssl_nb.widgets.features import (cell_labels, explore_labels, explore_matches, explore_saliency, features_at, label_maps, marks, matched, read_out, right_share, see_dense)
-from rsssl_nb.widgets.frame import SMALL, Ground, band_levels, explorer, glance, mosaic, open_ground, quick, redraw, show_over, show_row, silent, sources, tidy, tiles
-from test_widgets import open_figures, stops
+from rsssl_nb.widgets.explorers import (
+    alike,
+    audit,
+    boxed_pair,
+    class_entropy,
+    embedded_rows,
+    explore_negatives,
+    explore_pair,
+    explore_regions,
+    explore_temperature,
+    listed,
+    open_network,
+    random_entropy,
+    reach,
+    region,
+    row_weights,
+)
+from rsssl_nb.widgets.features import (
+    cell_labels,
+    explore_labels,
+    explore_matches,
+    explore_saliency,
+    features_at,
+    label_maps,
+    marks,
+    matched,
+    read_out,
+    right_share,
+    see_dense,
+)
+from rsssl_nb.widgets.frame import (
+    SMALL,
+    Ground,
+    band_levels,
+    explorer,
+    glance,
+    mosaic,
+    open_ground,
+    quick,
+    redraw,
+    show_over,
+    show_row,
+    silent,
+    sources,
+    tidy,
+    tiles,
+)
 
 SCENE = make_scene(160, seed=1)
 
@@ -33,30 +82,53 @@ def net():
     return made
 
 
-MAKE = dict(temperature=lambda s, n: explore_temperature(s, n, n=4, size=32), pair=lambda s, n: explore_pair(s, 32, 64), regions=lambda s, n: explore_regions(s, n, 64, n=2),
-            negatives=lambda s, n: explore_negatives(s, n, n=4, size=32), matches=lambda s, n: explore_matches(s, n, 64), saliency=lambda s, n: explore_saliency(s, n, 64),
-            labels=lambda s, n: explore_labels(s, n, window=64))
+MAKE = dict(
+    temperature=lambda s, n: explore_temperature(s, n, n=4, size=32),
+    pair=lambda s, n: explore_pair(s, 32, 64),
+    regions=lambda s, n: explore_regions(s, n, 64, n=2),
+    negatives=lambda s, n: explore_negatives(s, n, n=4, size=32),
+    matches=lambda s, n: explore_matches(s, n, 64),
+    saliency=lambda s, n: explore_saliency(s, n, 64),
+    labels=lambda s, n: explore_labels(s, n, window=64),
+)
 each = pytest.mark.parametrize("name", MAKE)
 
 
 def make(name, source=SCENE, nets=()):
     box = MAKE[name](source, nets)
-    if name == "labels" and box.seen: box.canvas.points = [[box.canvas.extent[0] + 10., box.canvas.extent[1] + 10., 0], [box.canvas.extent[0] + 50., box.canvas.extent[1] + 40., 2]]
+    if name == "labels" and box.seen:
+        box.canvas.points = [
+            [box.canvas.extent[0] + 10.0, box.canvas.extent[1] + 10.0, 0],
+            [box.canvas.extent[0] + 50.0, box.canvas.extent[1] + 40.0, 2],
+        ]
     return box
 
 
 def good(box):
     box.wait()
-    return box.trouble.value == "" and bytes(box.view.value[:4]) == b"\x89PNG" and box.view.layout.display is None and box.busy.value == ""
+    return (
+        box.trouble.value == ""
+        and bytes(box.view.value[:4]) == b"\x89PNG"
+        and box.view.layout.display is None
+        and box.busy.value == ""
+    )
 
 
 def all_pairs(choices):
     "Rows of values, one for each of `choices`, in which every two values of different columns meet at least once."
-    left = {((i, a), (j, b)) for i, j in itertools.combinations(range(len(choices)), 2) for a in range(len(choices[i])) for b in range(len(choices[j]))}
+    left = {
+        ((i, a), (j, b))
+        for i, j in itertools.combinations(range(len(choices)), 2)
+        for a in range(len(choices[i]))
+        for b in range(len(choices[j]))
+    }
     while left:
         row = dict(min(left))
         for i in set(range(len(choices))) - set(row):
-            row[i] = max(range(len(choices[i])), key=lambda a: sum((tuple(sorted([(i, a), cell]))) in left for cell in row.items()))
+            row[i] = max(
+                range(len(choices[i])),
+                key=lambda a: sum((tuple(sorted([(i, a), cell]))) in left for cell in row.items()),
+            )
         left -= {pair for pair in itertools.combinations(sorted(row.items()), 2)}
         yield [choices[i][a] for i, a in sorted(row.items())]
 
@@ -73,11 +145,15 @@ def test_every_control_to_both_ends_and_the_middle_pairwise(name, net):
     box = make(name, nets=[net])
     assert good(box)
     choices = [[0, 3, 5] if n == "klass" else stops(c) for n, c in box.controls.items()]
-    choices = [v if len(v) < 4 or n == "how" else [v[0], v[len(v) // 2], v[-1]] for n, v in zip(box.controls, choices)]
+    choices = [
+        v if len(v) < 4 or n == "how" else [v[0], v[len(v) // 2], v[-1]]
+        for n, v in zip(box.controls, choices)
+    ]
     seen = set()
     for row in all_pairs(choices) if len(choices) > 1 else [[v] for v in choices[0]]:
         with silent(box):
-            for control, value in zip(box.controls.values(), row): control.value = value
+            for control, value in zip(box.controls.values(), row):
+                control.value = value
         redraw(box)
         assert good(box), (row, box.trouble.value)
         seen.add(bytes(box.view.value))
@@ -85,7 +161,15 @@ def test_every_control_to_both_ends_and_the_middle_pairwise(name, net):
     box.close()
 
 
-FAST = dict(temperature=["tau", "anchor"], pair=["points"], regions=["threshold", "sign"], negatives=["anchor", "alpha", "threshold", "rule"], matches=["around"], saliency=["opacity", "bands"], labels=["lam"])
+FAST = dict(
+    temperature=["tau", "anchor"],
+    pair=["points"],
+    regions=["threshold", "sign"],
+    negatives=["anchor", "alpha", "threshold", "rule"],
+    matches=["around"],
+    saliency=["opacity", "bands"],
+    labels=["lam"],
+)
 
 
 @each
@@ -106,41 +190,73 @@ def test_settings_and_picture_come_back(name, net, tmp_path):
     box = make(name, nets=[net])
     n = FAST[name][0]
     box.controls[n].value = stops(box.controls[n])[0]
-    if "boxes" in box.shared: box.canvas.boxes = [[v + 3 for v in b] for b in box.canvas.boxes]
-    if box.window: box.overview.boxes = [[20, 30, 84, 94]]
-    if name == "pair": box.canvas.turns = [1, 3]
+    if "boxes" in box.shared:
+        box.canvas.boxes = [[v + 3 for v in b] for b in box.canvas.boxes]
+    if box.window:
+        box.overview.boxes = [[20, 30, 84, 94]]
+    if name == "pair":
+        box.canvas.turns = [1, 3]
     assert good(box)
     files, was, picture = box.save(tmp_path / "kept"), box.settings(), bytes(box.view.value)
     other = make(name, nets=[net])
     other.controls[n].value = stops(other.controls[n])[-1]
     assert good(other) and other.settings() != was
     other.restore(files[1])
-    assert good(other) and other.settings() == was and bytes(other.view.value) == picture == files[0].read_bytes()
+    assert (
+        good(other)
+        and other.settings() == was
+        and bytes(other.view.value) == picture == files[0].read_bytes()
+    )
     assert [f.suffix for f in files] == [".png", ".json"] + [".geojson"] * bool(box.window)
 
 
 def test_boxes_and_points_lie_on_the_ground_where_rasterio_says(tmp_path):
     from rasterio import Affine
+
     image, _ = write_scene(SCENE, tmp_path)
     file = Affine(*SCENE.transform)
     box = make("pair", str(image))
     box.overview.boxes = [[32, 16, 96, 80]]
     features = json.loads(box.save(tmp_path / "p")[2].read_text())["features"]
     (x0, y0, x1, y1), ring = box.canvas.boxes[1], features[2]["geometry"]["coordinates"][0]
-    assert np.allclose(ring, [file @ p for p in ((x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0))]) and 32 <= x0 < x1 <= 96
+    assert (
+        np.allclose(ring, [file @ p for p in ((x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0))])
+        and 32 <= x0 < x1 <= 96
+    )
     assert features[0]["properties"] == {"name": "window", "pixels": [32, 16, 96, 80], "turns": 0}
     box = make("labels", str(image))
     saved = json.loads(box.save(tmp_path / "l")[2].read_text())
-    assert np.allclose([f["geometry"]["coordinates"] for f in saved["features"]], [file @ p[:2] for p in box.canvas.points])
-    assert saved["crs"]["properties"]["name"] == "EPSG:32633" and [f["properties"]["class"] for f in saved["features"]] == ["field", "roof"]
+    assert np.allclose(
+        [f["geometry"]["coordinates"] for f in saved["features"]], [file @ p[:2] for p in box.canvas.points]
+    )
+    assert saved["crs"]["properties"]["name"] == "EPSG:32633" and [
+        f["properties"]["class"] for f in saved["features"]
+    ] == ["field", "roof"]
 
 
-BROKEN = {"newer": (dict(version=99), "newer version"), "no version": (dict(version=None), "newer version"), "another explorer": (dict(explorer="regions"), "saved by the explorer"), "not ours": (dict(rsssl_nb="run"), "holds no settings"),
-          "extra": (dict(strange=1), "lacks or adds 'strange'"), "value": (dict(controls={"points": 99}), "points is 99"), "type": (dict(controls={"points": "4"}), "points is '4'"), "true": (dict(controls={"points": True}), "points is True"),
-          "missing control": (dict(controls={}), "controls are not points"), "unknown control": (dict(controls={"points": 4, "x": 1}), "controls are not points"), "controls no dict": (dict(controls=[4]), "controls are not points"),
-          "one box": (dict(canvas={"boxes": [[0, 0, 9, 9]], "turns": [0, 0]}), "boxes is no list"), "short box": (dict(canvas={"boxes": [[0, 0, 9]] * 2, "turns": [0, 0]}), "boxes is no list"),
-          "text box": (dict(canvas={"boxes": [["a", 0, 9, 9]] * 2, "turns": [0, 0]}), "boxes is no list"), "turns": (dict(canvas={"boxes": [[0, 0, 9, 9]] * 2, "turns": ["x", 0]}), "turns is no list"),
-          "source": (dict(source="no/such.tif"), "does not exist"), "source type": (dict(source=3), "source or place"), "image": (dict(image="gone"), "no image 'gone'"), "place": (dict(place="here"), "source or place"), "half a place": (dict(place=[3]), "source or place"), "flat box": (dict(canvas={"boxes": [[60, 60, 60, 90]] * 2, "turns": [0, 0]}), "is empty")}
+BROKEN = {
+    "newer": (dict(version=99), "newer version"),
+    "no version": (dict(version=None), "newer version"),
+    "another explorer": (dict(explorer="regions"), "saved by the explorer"),
+    "not ours": (dict(rsssl_nb="run"), "holds no settings"),
+    "extra": (dict(strange=1), "lacks or adds 'strange'"),
+    "value": (dict(controls={"points": 99}), "points is 99"),
+    "type": (dict(controls={"points": "4"}), "points is '4'"),
+    "true": (dict(controls={"points": True}), "points is True"),
+    "missing control": (dict(controls={}), "controls are not points"),
+    "unknown control": (dict(controls={"points": 4, "x": 1}), "controls are not points"),
+    "controls no dict": (dict(controls=[4]), "controls are not points"),
+    "one box": (dict(canvas={"boxes": [[0, 0, 9, 9]], "turns": [0, 0]}), "boxes is no list"),
+    "short box": (dict(canvas={"boxes": [[0, 0, 9]] * 2, "turns": [0, 0]}), "boxes is no list"),
+    "text box": (dict(canvas={"boxes": [["a", 0, 9, 9]] * 2, "turns": [0, 0]}), "boxes is no list"),
+    "turns": (dict(canvas={"boxes": [[0, 0, 9, 9]] * 2, "turns": ["x", 0]}), "turns is no list"),
+    "source": (dict(source="no/such.tif"), "does not exist"),
+    "source type": (dict(source=3), "source or place"),
+    "image": (dict(image="gone"), "no image 'gone'"),
+    "place": (dict(place="here"), "source or place"),
+    "half a place": (dict(place=[3]), "source or place"),
+    "flat box": (dict(canvas={"boxes": [[60, 60, 60, 90]] * 2, "turns": [0, 0]}), "is empty"),
+}
 
 
 @pytest.mark.parametrize("changed, why", BROKEN.values(), ids=BROKEN)
@@ -149,8 +265,11 @@ def test_strange_settings_are_refused_whole(changed, why, tmp_path):
     path = box.save(tmp_path / "p")[1]
     was, picture = box.settings(), bytes(box.view.value)
     path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
-    with pytest.raises(ValueError, match=why): box.restore(path)
-    assert why in html.unescape(box.trouble.value) and box.settings() == was and bytes(box.view.value) == picture
+    with pytest.raises(ValueError, match=why):
+        box.restore(path)
+    assert (
+        why in html.unescape(box.trouble.value) and box.settings() == was and bytes(box.view.value) == picture
+    )
     box.controls["points"].value = 9
     assert good(box)
 
@@ -160,20 +279,34 @@ def test_what_is_no_settings_is_refused(text, tmp_path):
     path = tmp_path / "s.json"
     path.write_text(text)
     box = make("temperature")
-    with pytest.raises(InputError): box.restore(path)
-    with pytest.raises(InputError, match="cannot be read as settings"): box.restore(tmp_path / "none.json")
+    with pytest.raises(InputError):
+        box.restore(path)
+    with pytest.raises(InputError, match="cannot be read as settings"):
+        box.restore(tmp_path / "none.json")
     assert box.trouble.value and len(box.view.value)
 
 
 @each
 def test_bad_sources_are_said_in_place_and_a_good_one_mends_them(name, net, tmp_path):
-    empty, gone = tmp_path / "<i>empty", write_raster(tmp_path / "<b>gone.tif", np.zeros((4, 96, 96), np.uint8), nodata=0)
+    empty, gone = (
+        tmp_path / "<i>empty",
+        write_raster(tmp_path / "<b>gone.tif", np.zeros((4, 96, 96), np.uint8), nodata=0),
+    )
     empty.mkdir()
-    box = make(name, str(empty), [net])                               # said, not raised: another can be typed in
+    box = make(name, str(empty), [net])  # said, not raised: another can be typed in
     assert "holds no raster" in box.trouble.value and "<i>" not in box.trouble.value and not box.view.value
-    for source, why in ((gone, "nothing but nodata"), (tmp_path / "no.tif", "does not exist"), (Path(__file__), "no TIFF, PNG or JPEG|is not|begins with")):
-        with pytest.raises(InputError, match=why): box.source.value = str(source)
-        assert "InputError" in box.trouble.value and "<b>gone" not in box.trouble.value.replace('<b role="alert">', "") and not box.view.value
+    for source, why in (
+        (gone, "nothing but nodata"),
+        (tmp_path / "no.tif", "does not exist"),
+        (Path(__file__), "no TIFF, PNG or JPEG|is not|begins with"),
+    ):
+        with pytest.raises(InputError, match=why):
+            box.source.value = str(source)
+        assert (
+            "InputError" in box.trouble.value
+            and "<b>gone" not in box.trouble.value.replace('<b role="alert">', "")
+            and not box.view.value
+        )
     box.source.value = str(write_scene(SCENE, tmp_path / "good")[0])
     assert good(box) and box.image.value == "image.tif"
 
@@ -182,9 +315,11 @@ def test_bad_sources_are_said_in_place_and_a_good_one_mends_them(name, net, tmp_
 def test_one_band_without_crs_works_and_says_that_places_are_pixels(name, tmp_path):
     grey = write_raster(tmp_path / "grey.tif", SCENE.image[:1])
     box = make(name, str(grey))
-    if name == "saliency": box.wait()
+    if name == "saliency":
+        box.wait()
     assert good(box) and "no CRS" in box.note.value
-    if box.window: assert "pixels" in box.save(tmp_path / "g")[2].read_text() or name == "labels"
+    if box.window:
+        assert "pixels" in box.save(tmp_path / "g")[2].read_text() or name == "labels"
 
 
 def test_a_busy_sign_stands_while_an_image_is_opened(tmp_path, monkeypatch):
@@ -195,7 +330,14 @@ def test_a_busy_sign_stands_while_an_image_is_opened(tmp_path, monkeypatch):
 
 
 def test_a_folder_lists_its_images(tmp_path):
-    for k in (1, 2): write_raster(tmp_path / f"part<{k}>.tif", SCENE.image[:, :100, 50 * k:50 * k + 100], SCENE.crs, SCENE.transform, 0)
+    for k in (1, 2):
+        write_raster(
+            tmp_path / f"part<{k}>.tif",
+            SCENE.image[:, :100, 50 * k : 50 * k + 100],
+            SCENE.crs,
+            SCENE.transform,
+            0,
+        )
     box = make("pair", str(tmp_path))
     assert list(box.image.options) == ["part<1>.tif", "part<2>.tif"] and box.image.layout.display is None
     was = bytes(box.view.value)
@@ -203,12 +345,21 @@ def test_a_folder_lists_its_images(tmp_path):
     assert good(box) and bytes(box.view.value) != was
 
 
-@pytest.mark.parametrize("drawn, why", [([[70, 60, 70, 90], [60, 60, 90, 90]], "box a is empty"), ([[60, 60, 90, 90], [60, 90, 90, 60]], "box b is empty"), ([[0, 0, 30, 30], [60, 60, 90, 90]], "box a leaves"),
-                                        ([[60, 60, 90, 90], [60, 60, 9000, 90]], "box b leaves"), ([[float("nan"), 60, 90, 90], [60, 60, 90, 90]], "box a is empty")])
+@pytest.mark.parametrize(
+    "drawn, why",
+    [
+        ([[70, 60, 70, 90], [60, 60, 90, 90]], "box a is empty"),
+        ([[60, 60, 90, 90], [60, 90, 90, 60]], "box b is empty"),
+        ([[0, 0, 30, 30], [60, 60, 90, 90]], "box a leaves"),
+        ([[60, 60, 90, 90], [60, 60, 9000, 90]], "box b leaves"),
+        ([[float("nan"), 60, 90, 90], [60, 60, 90, 90]], "box a is empty"),
+    ],
+)
 def test_boxes_that_cannot_be_cut(drawn, why):
     box = make("pair")
     was = box.canvas.boxes
-    with pytest.raises(ValueError, match=why): box.canvas.boxes = drawn
+    with pytest.raises(ValueError, match=why):
+        box.canvas.boxes = drawn
     assert why in box.trouble.value and not box.view.value
     box.canvas.boxes = was
     assert good(box)
@@ -219,13 +370,16 @@ def test_disjoint_boxes_share_nothing_and_are_no_error():
     box.canvas.boxes = [[50, 50, 70, 70], [80, 80, 110, 110]]
     assert good(box) and box.canvas.marks == [] and box.canvas.common == [0, 0, 0, 0]
     box.canvas.boxes = [[50, 50, 100, 100], [60, 60, 110, 110]]
-    assert box.canvas.common == [60, 60, 100, 100] and len(box.canvas.marks) == box.controls["points"].value ** 2
+    assert (
+        box.canvas.common == [60, 60, 100, 100] and len(box.canvas.marks) == box.controls["points"].value ** 2
+    )
 
 
 def test_a_point_outside_the_overlap(net):
     box = make("matches", nets=[net])
     x0, y0, x1, y1 = box.canvas.common
-    with pytest.raises(ValueError, match="outside the overlap"): box.canvas.points = [[x0 - 2, y0 - 2, 0] if min(x0, y0) > 4 else [x1 + 2, y1 + 2, 0]]
+    with pytest.raises(ValueError, match="outside the overlap"):
+        box.canvas.points = [[x0 - 2, y0 - 2, 0] if min(x0, y0) > 4 else [x1 + 2, y1 + 2, 0]]
     assert "outside the overlap" in box.trouble.value
     box.canvas.points = [[(x0 + x1) / 2, (y0 + y1) / 2, 0]]
     assert good(box)
@@ -233,29 +387,60 @@ def test_a_point_outside_the_overlap(net):
 
 def test_networks_that_do_not_fit_are_named(tmp_path, net):
     glc = GLCNet(Encoder("resnet18", 4, 8, 8))
-    box = make("regions", nets=[glc, SimCLR(Encoder("resnet18", 4, 8, 8)), Encoder("resnet18", 3, 8, 8), tmp_path / "none.safetensors"])
-    for label, why in (("GLCNet", "no head of SimCLR's kind"), ("Encoder", "takes 3 bands and the image has 4"), ("none.safetensors", "does not exist")):
-        with pytest.raises(ValueError, match=why): box.controls["network"].label = label
+    box = make(
+        "regions",
+        nets=[
+            glc,
+            SimCLR(Encoder("resnet18", 4, 8, 8)),
+            Encoder("resnet18", 3, 8, 8),
+            tmp_path / "none.safetensors",
+        ],
+    )
+    for label, why in (
+        ("GLCNet", "no head of SimCLR's kind"),
+        ("Encoder", "takes 3 bands and the image has 4"),
+        ("none.safetensors", "does not exist"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            box.controls["network"].label = label
         assert why in html.unescape(box.trouble.value)
     box.controls["network"].label = "SimCLR"
     assert good(box)
-    assert good(make("temperature", nets=[glc])) and good(make("matches", nets=[Encoder("resnet18", 4, 8, 8)]))
+    assert good(make("temperature", nets=[glc])) and good(
+        make("matches", nets=[Encoder("resnet18", 4, 8, 8)])
+    )
 
 
 @pytest.mark.long
 def test_runs_checkpoints_and_segmenters_are_opened(image, tmp_path):
     from rsssl_nb.training.finetune import finetune
     from rsssl_nb.training.pretrain import pretrain
+
     options = dict(epochs=2, batch=8, samples=16, size=32, width=8, device="cpu", progress=False)
     run = pretrain(image, "false", tmp_path / "run", **options)
     other = pretrain(image, "glcnet", tmp_path / "other", **options)
     menu = listed([tmp_path / "run", tmp_path / "run" / "encoder.safetensors", run])
     assert menu[0] == ("random", "random") and menu[1][0].startswith("run, step-") and menu[-1][0] == "Run"
-    embedded = [embedded_rows(open_network(what, 4)[0], torch.ones(2, 4, 32, 32)) for _, what in menu[1:-2]] + [embedded_rows(run.method, torch.ones(2, 4, 32, 32))]
-    assert torch.equal(embedded[-2], embedded[-1]) and open_network(menu[-2][1], 4)[1].flatten().tolist() == pytest.approx(list(run.config.mean))
+    embedded = [
+        embedded_rows(open_network(what, 4)[0], torch.ones(2, 4, 32, 32)) for _, what in menu[1:-2]
+    ] + [embedded_rows(run.method, torch.ones(2, 4, 32, 32))]
+    assert torch.equal(embedded[-2], embedded[-1]) and open_network(menu[-2][1], 4)[
+        1
+    ].flatten().tolist() == pytest.approx(list(run.config.mean))
     box = make("regions", str(image), [tmp_path / "other"])
-    with pytest.raises(InputError, match="GLCNet has no head"): box.controls["network"].label = listed(tmp_path / "other")[-1][0]
-    finetune(run, [open_raster(image)], [np.zeros((128, 128), np.uint8)], tmp_path / "seg", classes=__import__("rsssl_nb.data.rasters", fromlist=["Classes"]).Classes(("a<b", "c"), ()), fraction=1., epochs=1, size=32, progress=False)
+    with pytest.raises(InputError, match="GLCNet has no head"):
+        box.controls["network"].label = listed(tmp_path / "other")[-1][0]
+    finetune(
+        run,
+        [open_raster(image)],
+        [np.zeros((128, 128), np.uint8)],
+        tmp_path / "seg",
+        classes=__import__("rsssl_nb.data.rasters", fromlist=["Classes"]).Classes(("a<b", "c"), ()),
+        fraction=1.0,
+        epochs=1,
+        size=32,
+        progress=False,
+    )
     box = explore_saliency(str(image), [tmp_path / "seg"], 64)
     box.controls["network"].label, box.controls["klass"].value = "seg", 1
     box.controls["about"].value = "class"
@@ -268,7 +453,8 @@ def test_an_error_in_a_thread_is_shown_and_raised_by_wait(net):
     box.controls["klass"].value = 19
     box.wait()
     box.controls["about"].value = "class"
-    with pytest.raises(InputError, match="class 19 is not one of 6"): box.wait()
+    with pytest.raises(InputError, match="class 19 is not one of 6"):
+        box.wait()
     assert "class 19" in box.trouble.value and not box.view.value and box.busy.value == ""
     box.controls["klass"].value = 2
     assert good(box)
@@ -276,32 +462,53 @@ def test_an_error_in_a_thread_is_shown_and_raised_by_wait(net):
 
 def patient(ground, place, seconds, stop):
     end = time.time() + seconds
-    while time.time() < end and not stop(): time.sleep(.005)
-    if stop(): raise RuntimeError("stopped on the way")
+    while time.time() < end and not stop():
+        time.sleep(0.005)
+    if stop():
+        raise RuntimeError("stopped on the way")
     return dict(seconds=seconds)
 
 
 def test_cancelled_and_overtaken_looks_leave_nothing_behind():
     drawn = []
-    def draw(seen, shade): drawn.append(seen["seconds"]); return show_row([lambda ax: ax.set_title(f"{seen['seconds']} {shade}")])
-    box = explorer("patience", patient, draw, dict(seconds=[0., 30., .01], shade=(0, 4)), ("seconds",), SCENE, window=64, cancelled=True)
+
+    def draw(seen, shade):
+        drawn.append(seen["seconds"])
+        return show_row([lambda ax: ax.set_title(f"{seen['seconds']} {shade}")])
+
+    box = explorer(
+        "patience",
+        patient,
+        draw,
+        dict(seconds=[0.0, 30.0, 0.01], shade=(0, 4)),
+        ("seconds",),
+        SCENE,
+        window=64,
+        cancelled=True,
+    )
     box.wait()
     was = bytes(box.view.value)
-    box.controls["seconds"].value = 30.
+    box.controls["seconds"].value = 30.0
     assert "looking" in box.busy.value and not box.undo.disabled
     first = box.job
-    box.controls["shade"].value = 4                                  # a quick control does not wait for it, and does not start it again
+    box.controls["shade"].value = 4  # a quick control does not wait for it, and does not start it again
     assert box.job is first and box.job.is_alive()
     box.cancel()
     first.join(3)
-    assert box.busy.value == "cancelled" and box.controls["seconds"].value == 0. and box.controls["shade"].value == 2 and bytes(box.view.value) == was and box.undo.disabled
-    box.controls["seconds"].value = 30.
+    assert (
+        box.busy.value == "cancelled"
+        and box.controls["seconds"].value == 0.0
+        and box.controls["shade"].value == 2
+        and bytes(box.view.value) == was
+        and box.undo.disabled
+    )
+    box.controls["seconds"].value = 30.0
     second = box.job
-    box.controls["seconds"].value = .01
+    box.controls["seconds"].value = 0.01
     box.wait()
     second.join(3)
-    assert good(box) and drawn[-1] == .01 and 30. not in drawn and not second.is_alive()
-    box.controls["seconds"].value = 30.
+    assert good(box) and drawn[-1] == 0.01 and 30.0 not in drawn and not second.is_alive()
+    box.controls["seconds"].value = 30.0
     box.close()
     box.job.join(3)
     assert not box.job.is_alive()
@@ -312,17 +519,23 @@ def alive():
     return sum(issubclass(type(o), picture_type()) for o in gc.get_objects())
 
 
-def memory(): return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6 if sys.platform == "linux" else 0.
+def memory():
+    return (
+        int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6 if sys.platform == "linux" else 0.0
+    )
 
 
 @pytest.mark.long
 def test_a_thousand_moves_leave_memory_and_figures_flat(net):
     box = explore_labels(SCENE, [net], window=32)
+
     def move(n):
-        for k in range(n): box.controls["lam"].value, box.controls["click"].value = k % 6 - 4, k % 5
+        for k in range(n):
+            box.controls["lam"].value, box.controls["click"].value = k % 6 - 4, k % 5
+
     move(50)
     figures, before = alive(), memory()
-    move(450)                                                        # two controls each: a thousand moves in all
+    move(450)  # two controls each: a thousand moves in all
     assert alive() <= figures and open_figures() == [] and memory() - before < 25, memory() - before
 
 
@@ -331,41 +544,89 @@ def large(tmp_path_factory):
     "Two files of 20 000 x 20 000 pixels, without and with overviews."
     import rasterio
     from rasterio.windows import Window
+
     home, tile = tmp_path_factory.mktemp("large"), np.tile(SCENE.image[:1, :128, :128], (1, 8, 8))
+
     def write(path):
-        with rasterio.open(path, "w", driver="GTiff", width=20000, height=20000, count=1, dtype="uint8", tiled=True, blockxsize=1024, blockysize=1024, compress="deflate", zlevel=1, crs="EPSG:32633", transform=rasterio.Affine(.5, 0, 391000, 0, -.5, 5820000)) as f:
-            for y, x in itertools.product(range(0, 20000, 1024), repeat=2): f.write(tile[:, :min(1024, 20000 - y), :min(1024, 20000 - x)], window=Window(x, y, min(1024, 20000 - x), min(1024, 20000 - y)))
+        with rasterio.open(
+            path,
+            "w",
+            driver="GTiff",
+            width=20000,
+            height=20000,
+            count=1,
+            dtype="uint8",
+            tiled=True,
+            blockxsize=1024,
+            blockysize=1024,
+            compress="deflate",
+            zlevel=1,
+            crs="EPSG:32633",
+            transform=rasterio.Affine(0.5, 0, 391000, 0, -0.5, 5820000),
+        ) as f:
+            for y, x in itertools.product(range(0, 20000, 1024), repeat=2):
+                f.write(
+                    tile[:, : min(1024, 20000 - y), : min(1024, 20000 - x)],
+                    window=Window(x, y, min(1024, 20000 - x), min(1024, 20000 - y)),
+                )
         return path
+
     bare, full = write(home / "bare.tif"), write(home / "full.tif")
-    with rasterio.open(full, "r+") as f: f.build_overviews([8, 64], rasterio.enums.Resampling.nearest)
+    with rasterio.open(full, "r+") as f:
+        f.build_overviews([8, 64], rasterio.enums.Resampling.nearest)
     yield bare, full
     bare.unlink(), full.unlink()
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("which, said", [(0, "no overviews: its picture is made of 256 sampled windows"), (1, "")])
+@pytest.mark.parametrize(
+    "which, said", [(0, "no overviews: its picture is made of 256 sampled windows"), (1, "")]
+)
 def test_twenty_thousand_pixels_a_side_open_in_two_seconds(large, which, said):
-    make("pair")                                                     # imports, fonts
+    make("pair")  # imports, fonts
     start = time.process_time()
     box = explore_pair(str(large[which]))
     seconds = time.process_time() - start
-    assert good(box) and said in box.note.value and ("sampled" in box.note.value) == bool(said) and seconds < 2, seconds
+    assert (
+        good(box) and said in box.note.value and ("sampled" in box.note.value) == bool(said) and seconds < 2
+    ), seconds
     assert box.overview.extent == [0, 0, 20000, 20000] and box.canvas.extent[2] - box.canvas.extent[0] == 256
 
 
 def test_the_ground():
-    flat = open_raster(np.stack([np.full((200, 300), 7, np.float32), np.tile(np.float32([1, 3]), (200, 150))]))
+    flat = open_raster(
+        np.stack([np.full((200, 300), 7, np.float32), np.tile(np.float32([1, 3]), (200, 150))])
+    )
     mean, std = band_levels(flat)
-    assert mean.flatten().tolist() == [7, 2] and std.flatten().tolist() == [1, 1]          # a flat band is divided by 1
+    assert mean.flatten().tolist() == [7, 2] and std.flatten().tolist() == [
+        1,
+        1,
+    ]  # a flat band is divided by 1
     ground = open_ground(SCENE)
     assert ground.truth(150, 150, 20).shape == (20, 20) and (ground.truth(150, 150, 20)[10:] == 255).all()
     ready = ground.ready(ground.pixels(-4, -4, 8)[None])
     assert ready[0, :, :4].abs().max() == 0 and ready.isfinite().all()
     assert Ground(flat, mean=mean, std=std).truth(0, 0, 4) is None
-    with pytest.raises(InputError, match="smaller than a window of 400"): tiles(ground, 2, 400)
+    with pytest.raises(InputError, match="smaller than a window of 400"):
+        tiles(ground, 2, 400)
     thin = np.zeros((1, 64, 64), np.uint8)
     thin[:, 0] = 5
-    with pytest.raises(InputError, match="only 0 are half measured"): tiles(open_ground(__import__("types").SimpleNamespace(image=thin, nodata=0, crs=None, transform=(1, 0, 0, 0, 1, 0), labels=None, classes=(), colors=())), 2, 32)
+    with pytest.raises(InputError, match="only 0 are half measured"):
+        tiles(
+            open_ground(
+                __import__("types").SimpleNamespace(
+                    image=thin,
+                    nodata=0,
+                    crs=None,
+                    transform=(1, 0, 0, 0, 1, 0),
+                    labels=None,
+                    classes=(),
+                    colors=(),
+                )
+            ),
+            2,
+            32,
+        )
 
 
 def test_labels_come_along_with_a_file(tmp_path):
@@ -377,7 +638,9 @@ def test_labels_come_along_with_a_file(tmp_path):
 
 
 def test_sources():
-    assert list(sources(None)) == list(sources("  ")) == ["embedded scene"] and list(sources(np.zeros((1, 4, 4)))) == ["from Python"]
+    assert list(sources(None)) == list(sources("  ")) == ["embedded scene"] and list(
+        sources(np.zeros((1, 4, 4)))
+    ) == ["from Python"]
 
 
 @pytest.mark.parametrize("height, width", [(600, 900), (3000, 100)])
@@ -386,70 +649,116 @@ def test_a_mosaic_keeps_places(height, width):
     small = mosaic(open_raster(ramp), 256)
     h, w = small.shape[1:]
     for got, side, n in ((small[0, h // 2], width, w), (small[1, :, w // 2], height, h)):
-        assert np.abs(got - (np.arange(n) + .5) * side / n).max() <= side / 16 + 1
+        assert np.abs(got - (np.arange(n) + 0.5) * side / n).max() <= side / 16 + 1
     assert glance(open_raster(ramp))[1] == "" and SMALL > 2**20
 
 
 def test_drawings_leave_nothing_behind_and_no_long_search():
-    def kept(): return sum(issubclass(type(o), picture_type()) for o in gc.get_objects())
+    def kept():
+        return sum(issubclass(type(o), picture_type()) for o in gc.get_objects())
+
     def drawn():
-        with tidy(): return quick(show_row([lambda ax: ax.plot([0, 1])] * 2, (1, 2)))
+        with tidy():
+            return quick(show_row([lambda ax: ax.plot([0, 1])] * 2, (1, 2)))
+
     before, old = alive(), gc.get_stats()[2]["collections"]
-    for _ in range(40): assert drawn()[:4] == b"\x89PNG" and gc.isenabled()
+    for _ in range(40):
+        assert drawn()[:4] == b"\x89PNG" and gc.isenabled()
     assert gc.get_stats()[2]["collections"] == old
     gc.disable()
-    try: assert drawn() and kept() <= before and not gc.isenabled()      # nobody else collects now, and what was off stays off
-    finally: gc.enable()
+    try:
+        assert (
+            drawn() and kept() <= before and not gc.isenabled()
+        )  # nobody else collects now, and what was off stays off
+    finally:
+        gc.enable()
 
 
 def test_a_map_lies_over_its_image_with_a_key():
-    heat, image = np.array([[1., -2.], [0., np.nan]]), np.random.default_rng(0).random((3, 64, 64)).astype(np.float32)
-    picture = show_row([lambda ax: show_over(heat, image, "t", ("less", "more"), level=.5, ax=ax), lambda ax: show_over(np.zeros((2, 2)), ax=ax)])
+    heat, image = (
+        np.array([[1.0, -2.0], [0.0, np.nan]]),
+        np.random.default_rng(0).random((3, 64, 64)).astype(np.float32),
+    )
+    picture = show_row(
+        [
+            lambda ax: show_over(heat, image, "t", ("less", "more"), level=0.5, ax=ax),
+            lambda ax: show_over(np.zeros((2, 2)), ax=ax),
+        ]
+    )
     under, over = picture.axes[0].images[:2]
-    assert over.norm.vmax == 2 and over.get_alpha()[1, 0] == 0 and over.get_alpha()[0, 1] == .85 and under.get_array()[..., 0].min() >= .4
-    assert {"less", "more"} <= {t.get_text() for t in picture.axes[0].texts} and len(picture.axes[0].collections) == 1 and quick(picture)
+    assert (
+        over.norm.vmax == 2
+        and over.get_alpha()[1, 0] == 0
+        and over.get_alpha()[0, 1] == 0.85
+        and under.get_array()[..., 0].min() >= 0.4
+    )
+    assert (
+        {"less", "more"} <= {t.get_text() for t in picture.axes[0].texts}
+        and len(picture.axes[0].collections) == 1
+        and quick(picture)
+    )
 
 
 def test_row_weights_by_a_slow_loop():
     sim = torch.rand(6, 6, generator=torch.Generator().manual_seed(0))
-    for tau in (.05, 1.):
+    for tau in (0.05, 1.0):
         e = [np.exp(float(v) / tau) if j != 2 else 0 for j, v in enumerate(sim[2])]
         assert row_weights(sim, 2, tau).numpy() == pytest.approx(np.array(e) / sum(e), abs=1e-6)
-    assert reach(row_weights(sim, 2, 1e6)) == pytest.approx(5, abs=1e-6) and reach(row_weights(sim, 2, 1e-4)) == pytest.approx(1, abs=1e-3)
+    assert reach(row_weights(sim, 2, 1e6)) == pytest.approx(5, abs=1e-6) and reach(
+        row_weights(sim, 2, 1e-4)
+    ) == pytest.approx(1, abs=1e-3)
 
 
 def test_a_boxed_pair_is_the_geometry_of_page_20():
     image = np.random.default_rng(0).random((3, 64, 64)).astype(np.float32)
     pair = boxed_pair(image, [[0, 0, 32, 32], [16, 0, 48, 32]], [0, 2], 32)
-    assert torch.equal(pair.a[0], torch.as_tensor(image[:, :32, :32])) and torch.allclose(pair.b[0], torch.as_tensor(image[:, :32, 16:48]).flip(1, 2), atol=1e-5)
-    assert float(overlap_iou(pair)[0]) == pytest.approx(1 / 3) and torch.equal(pair.where_a, view_affine(torch.tensor([[0., 0, 32, 32]]), 32))
+    assert torch.equal(pair.a[0], torch.as_tensor(image[:, :32, :32])) and torch.allclose(
+        pair.b[0], torch.as_tensor(image[:, :32, 16:48]).flip(1, 2), atol=1e-5
+    )
+    assert float(overlap_iou(pair)[0]) == pytest.approx(1 / 3) and torch.equal(
+        pair.where_a, view_affine(torch.tensor([[0.0, 0, 32, 32]]), 32)
+    )
 
 
 def test_regions_against_scipy():
     from scipy import ndimage
+
     heat = torch.rand(9, 9, generator=torch.Generator().manual_seed(3))
-    for sign, threshold in itertools.product((1, -1), (.3, .6, .9)):
-        up = torch.nn.functional.interpolate((heat * sign)[None, None], (72, 72), mode="bilinear", align_corners=False)[0, 0].numpy()
+    for sign, threshold in itertools.product((1, -1), (0.3, 0.6, 0.9)):
+        up = torch.nn.functional.interpolate(
+            (heat * sign)[None, None], (72, 72), mode="bilinear", align_corners=False
+        )[0, 0].numpy()
         mask = up > up.min() + np.float32(threshold) * (up.max() - up.min())
         r = region(heat, threshold, sign, 72)
-        assert r["count"] == ndimage.label(mask, np.ones((3, 3)))[1] and r["share"] == pytest.approx(mask.mean(), abs=1e-3)
+        assert r["count"] == ndimage.label(mask, np.ones((3, 3)))[1] and r["share"] == pytest.approx(
+            mask.mean(), abs=1e-3
+        )
 
 
 def test_entropy():
-    assert class_entropy(np.uint8([0, 1, 2, 3])) == 2 and np.isnan(class_entropy(np.uint8([255]))) and class_entropy(np.uint8([0, 255, 1])) == 1
+    assert (
+        class_entropy(np.uint8([0, 1, 2, 3])) == 2
+        and np.isnan(class_entropy(np.uint8([255])))
+        and class_entropy(np.uint8([0, 255, 1])) == 1
+    )
     assert np.isnan(random_entropy(np.full((8, 8), 255, np.uint8), (0, 0, 2, 2)))
 
 
 def test_audit_by_a_slow_loop():
     rng = np.random.default_rng(0)
-    kinds, chosen = rng.integers(-1, 3, 7), rng.random((14, 14)) < .4
+    kinds, chosen = rng.integers(-1, 3, 7), rng.random((14, 14)) < 0.4
     hit = made = there = 0
     for i, j in itertools.product(range(14), repeat=2):
-        if i % 7 == j % 7 or kinds[i % 7] < 0 or kinds[j % 7] < 0: continue
+        if i % 7 == j % 7 or kinds[i % 7] < 0 or kinds[j % 7] < 0:
+            continue
         same = kinds[i % 7] == kinds[j % 7]
         made, there, hit = made + chosen[i, j], there + same, hit + (same and chosen[i, j])
     assert audit(chosen, kinds) == (hit / made, hit / there)
-    assert alike(kinds).sum() == there and not alike(kinds).diagonal().any() and not alike(np.array([-1, -1])).any()
+    assert (
+        alike(kinds).sum() == there
+        and not alike(kinds).diagonal().any()
+        and not alike(np.array([-1, -1])).any()
+    )
 
 
 def test_matches_are_marked_on_the_ground(net):
@@ -458,11 +767,11 @@ def test_matches_are_marked_on_the_ground(net):
     common = np.array(box.canvas.common) - np.tile(box.seen["corner"], 2)
     x, y = matched(pair, ((common[0] + common[2]) / 2, (common[1] + common[3]) / 2))
     likeness = torch.zeros(8, 8)
-    likeness[int(y / 8), int(x / 8)] = 1.
-    found = marks(likeness, (x, y), pair, .5)
-    cell = float(torch.linalg.vector_norm(pair.where_b[0, :, :2] @ torch.tensor([4., 4.]))) * .5
-    assert found["rank"] == 1 and found["error"] <= cell + 1e-4           # within the cell it lies in
-    likeness[0, 0] = 2.
+    likeness[int(y / 8), int(x / 8)] = 1.0
+    found = marks(likeness, (x, y), pair, 0.5)
+    cell = float(torch.linalg.vector_norm(pair.where_b[0, :, :2] @ torch.tensor([4.0, 4.0]))) * 0.5
+    assert found["rank"] == 1 and found["error"] <= cell + 1e-4  # within the cell it lies in
+    likeness[0, 0] = 2.0
     assert marks(likeness, (x, y), pair)["rank"] == 2
 
 
@@ -472,27 +781,34 @@ def test_cell_labels_and_read_out(net):
     dense = torch.randn(64, 4, 4, generator=torch.Generator().manual_seed(0))
     model = read_out(net, dense, labels, 3)
     at = cell_labels(labels, 4, 4)
-    assert torch.equal(model.decoder(dense[None])[0].argmax(0)[at != 255], at[at != 255]) and read_out(model, None, None, 0) is model
-    with pytest.raises(InputError, match="knows no classes"): read_out(net, dense, None, 3)
+    assert (
+        torch.equal(model.decoder(dense[None])[0].argmax(0)[at != 255], at[at != 255])
+        and read_out(model, None, None, 0) is model
+    )
+    with pytest.raises(InputError, match="knows no classes"):
+        read_out(net, dense, None, 3)
 
 
 def test_labels_and_their_points_stay_on_the_ground(net):
     ground, nets = open_ground(SCENE), ["random", net]
-    points, bank = [[50., 60., 0], [90., 70., 1]], {}
+    points, bank = [[50.0, 60.0, 0], [90.0, 70.0, 1]], {}
     here = see_dense(ground, (48, 48, 64), nets)
     maps = label_maps(here, points, 2, bank=bank)
     assert len(maps) == 2 and maps[0].shape == (64, 64) and set(np.unique(maps[1])) == {0, 1}
     there = see_dense(ground, (0, 0, 32), nets)
-    assert all(torch.equal(a, b) for a, b in zip(features_at(here, points, {}), features_at(there, points, bank)))      # clicked there, kept as clicked
-    assert all(f.isfinite().all() for f in features_at(there, points, {}))                                              # or looked up at their place
+    assert all(
+        torch.equal(a, b) for a, b in zip(features_at(here, points, {}), features_at(there, points, bank))
+    )  # clicked there, kept as clicked
+    assert all(f.isfinite().all() for f in features_at(there, points, {}))  # or looked up at their place
     assert right_share(maps[0], None) != right_share(maps[0], None)
 
 
 def test_a_click_redraws_the_map_and_a_point_of_no_class_is_refused(net):
     box = make("labels", nets=[net])
     was = bytes(box.view.value)
-    box.canvas.points = [*box.canvas.points, [box.canvas.extent[0] + 30., box.canvas.extent[1] + 5., 4]]
+    box.canvas.points = [*box.canvas.points, [box.canvas.extent[0] + 30.0, box.canvas.extent[1] + 5.0, 4]]
     assert good(box) and bytes(box.view.value) != was
-    with pytest.raises(InputError, match="a point has class 9 and there are 6"): box.canvas.points = [[90., 90., 9]]
+    with pytest.raises(InputError, match="a point has class 9 and there are 6"):
+        box.canvas.points = [[90.0, 90.0, 9]]
     box.canvas.points = []
     assert good(box)

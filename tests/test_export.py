@@ -1,22 +1,33 @@
 "The pages are the only source: exporting them into an empty folder gives the package as it stands, nothing more, nothing less."
-import shutil, subprocess, sys
+
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-HAND_WRITTEN = {"__init__.py", "__main__.py", "cli.py", "lessons.py", "py.typed"}
+HAND_WRITTEN = {"__init__.py", "__main__.py", "cli.py", "lessons.py", "moved.py", "py.typed"}
 
 
 def generated(folder):
     "Every exported file of a package folder, by relative name."
-    return {p.relative_to(folder).as_posix(): p.read_text() for p in folder.rglob("*.py") if p.name not in HAND_WRITTEN}
+    return {
+        p.relative_to(folder).as_posix(): p.read_text()
+        for p in folder.rglob("*.py")
+        if p.name not in HAND_WRITTEN
+    }
 
 
 def test_export_is_in_sync(tmp_path):
-    for name in ("settings.ini", "setup.py", "README.md"): shutil.copy(ROOT / name, tmp_path)
+    for name in ("settings.ini", "setup.py", "README.md"):
+        shutil.copy(ROOT / name, tmp_path)
     shutil.copytree(ROOT / "nbs", tmp_path / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     (tmp_path / "rsssl_nb").mkdir()
-    for name in sorted(HAND_WRITTEN): shutil.copy(ROOT / "rsssl_nb" / name, tmp_path / "rsssl_nb")
-    subprocess.run([Path(sys.executable).parent / "nbdev_export"], cwd=tmp_path, check=True, capture_output=True)
+    for name in sorted(HAND_WRITTEN):
+        shutil.copy(ROOT / "rsssl_nb" / name, tmp_path / "rsssl_nb")
+    subprocess.run(
+        [Path(sys.executable).parent / "nbdev_export"], cwd=tmp_path, check=True, capture_output=True
+    )
     fresh, here = generated(tmp_path / "rsssl_nb"), generated(ROOT / "rsssl_nb")
     assert set(fresh) == set(here), f"left over or missing: {set(fresh) ^ set(here)}"
     assert [n for n in fresh if fresh[n] != here[n]] == [], "differs from its page: run nbdev_export"
@@ -26,5 +37,7 @@ def test_pages_are_clean(tmp_path):
     shutil.copytree(ROOT / "nbs", tmp_path / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     shutil.copy(ROOT / "settings.ini", tmp_path)
     before = {p: p.read_text() for p in (tmp_path / "nbs").rglob("*.ipynb")}
-    subprocess.run([Path(sys.executable).parent / "nbdev_clean"], cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run(
+        [Path(sys.executable).parent / "nbdev_clean"], cwd=tmp_path, check=True, capture_output=True
+    )
     assert [p.name for p, text in before.items() if p.read_text() != text] == [], "run nbdev_clean"

@@ -1,5 +1,15 @@
 "The lessons as a pip user has them: listed, copied without loss, served, marked; each bad input in a sentence."
-import csv, errno, io, json, os, shutil, subprocess, sys, tempfile, zipfile
+
+import csv
+import errno
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -10,7 +20,7 @@ from rsssl_nb import lessons
 from rsssl_nb.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = "40_objectives/40_similarity.ipynb"
+PAGE = "library/objectives/similarity.ipynb"
 
 
 def run(*args, code=0):
@@ -28,7 +38,8 @@ def edit(path, old, new):
     "Replaces text in a notebook's cells, as a student would."
     nb = json.loads(path.read_text(encoding="utf-8"))
     assert any(old in "".join(c["source"]) for c in nb["cells"])
-    for c in nb["cells"]: c["source"] = "".join(c["source"]).replace(old, new)
+    for c in nb["cells"]:
+        c["source"] = "".join(c["source"]).replace(old, new)
     path.write_text(json.dumps(nb), encoding="utf-8")
 
 
@@ -36,16 +47,42 @@ def edit(path, old, new):
 def wheel(tmp_path_factory):
     "The wheel, and the copy of the sources that it was built from."
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    for name in ("setup.py", "settings.ini", "README.md", "LICENSE", "MANIFEST.in"): shutil.copy(ROOT / name, source)
-    for name in ("rsssl_nb", "nbs"): shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", ".*", "*.part"))
-    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(out), str(source)], check=True, capture_output=True)
+    for name in ("setup.py", "settings.ini", "README.md", "LICENSE", "MANIFEST.in"):
+        shutil.copy(ROOT / name, source)
+    for name in ("rsssl_nb", "nbs"):
+        shutil.copytree(
+            ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", ".*", "*.part")
+        )
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "-q",
+            "--no-deps",
+            "--no-build-isolation",
+            "-w",
+            str(out),
+            str(source),
+        ],
+        check=True,
+        capture_output=True,
+    )
     return next(out.glob("*.whl")), source
 
 
 def test_the_wheel_has_the_lessons_and_nothing_else(wheel):
     wheel, source = wheel
-    with zipfile.ZipFile(wheel) as z: held = {n.removeprefix("rsssl_nb/nbs/"): z.read(n) for n in z.namelist() if n.startswith("rsssl_nb/nbs/")}
-    ours = {p.relative_to(source / "nbs").as_posix(): p.read_bytes() for p in (source / "nbs").rglob("*") if p.is_file()}
+    with zipfile.ZipFile(wheel) as z:
+        held = {
+            n.removeprefix("rsssl_nb/nbs/"): z.read(n) for n in z.namelist() if n.startswith("rsssl_nb/nbs/")
+        }
+    ours = {
+        p.relative_to(source / "nbs").as_posix(): p.read_bytes()
+        for p in (source / "nbs").rglob("*")
+        if p.is_file()
+    }
     assert held == ours and len(held) > 33
     assert wheel.stat().st_size < 20e6
 
@@ -53,7 +90,9 @@ def test_the_wheel_has_the_lessons_and_nothing_else(wheel):
 def test_one_line_a_page():
     lines = run("lessons").stdout.splitlines()
     assert len(lines) == len(lessons.pages()) and all(len(l) < 110 and " min " in l for l in lines)
-    assert lines[0].split()[:5] == ["00_start/00_tour.ipynb", "10", "min", "45", "s"] and lines[0].endswith("The tour")
+    assert lines[0].split()[:5] == ["course/00_tour.ipynb", "10", "min", "45", "s"] and lines[0].endswith(
+        "The tour"
+    )
 
 
 def test_a_copy_keeps_what_a_student_wrote(tmp_path):
@@ -64,11 +103,15 @@ def test_a_copy_keeps_what_a_student_wrote(tmp_path):
     edit(mine, "...  # your turn", "return 1")
     edited = mine.read_bytes()
     said = run("copy", tmp_path).stdout
-    assert mine.read_bytes() == edited and mine.with_stem("40_similarity.new").read_bytes() == ours.read_bytes() and "kept yours" in said
-    edit(mine.with_stem("40_similarity.new"), "...  # your turn", "return 2")          # and wrote in ours, too
+    assert (
+        mine.read_bytes() == edited
+        and mine.with_stem("similarity.new").read_bytes() == ours.read_bytes()
+        and "kept yours" in said
+    )
+    edit(mine.with_stem("similarity.new"), "...  # your turn", "return 2")  # and wrote in ours, too
     run("copy", tmp_path)
-    assert "return 2" in mine.with_stem("40_similarity.new").read_text()
-    assert mine.with_stem("40_similarity.new.new").read_bytes() == ours.read_bytes()
+    assert "return 2" in mine.with_stem("similarity.new").read_text()
+    assert mine.with_stem("similarity.new.new").read_bytes() == ours.read_bytes()
     run("copy", tmp_path, "--force")
     assert mine.read_bytes() == ours.read_bytes()
 
@@ -77,7 +120,8 @@ def test_a_page_that_only_ran_is_no_edit(tmp_path):
     run("copy", tmp_path)
     mine = tmp_path / PAGE
     nb = json.loads(mine.read_text())
-    for c in nb["cells"]: c.pop("outputs", None)
+    for c in nb["cells"]:
+        c.pop("outputs", None)
     mine.write_text(json.dumps(nb))
     assert "nothing to copy" in run("copy", tmp_path).stdout
 
@@ -91,28 +135,42 @@ def test_bad_destinations(tmp_path, monkeypatch):
     broken.parent.mkdir(parents=True)
     broken.write_text("no json")
     run("copy", tmp_path / "broken")
-    assert broken.read_text() == "no json" and broken.with_stem("40_similarity.new").exists()
-    def full(source, target): raise OSError(errno.ENOSPC, "No space left on device", str(source))
+    assert broken.read_text() == "no json" and broken.with_stem("similarity.new").exists()
+
+    def full(source, target):
+        raise OSError(errno.ENOSPC, "No space left on device", str(source))
+
     monkeypatch.setattr(shutil, "copyfile", full)
-    refused("copy", tmp_path / "full", says="full/00_start/00_tour.ipynb: No space left on device")
+    refused("copy", tmp_path / "full", says="full/course/00_tour.ipynb: No space left on device")
     assert not [p for p in (tmp_path / "full").rglob("*") if p.is_file()] and file.read_text() == "mine"
 
 
 def test_a_read_only_destination():
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o555)
-        if root := os.geteuid() == 0: os.seteuid(65534)                                 # root may write anywhere
-        try: refused("copy", f"{folder}/lessons", says="Permission denied")
-        finally: root and os.seteuid(0)
+        if root := os.geteuid() == 0:
+            os.seteuid(65534)  # root may write anywhere
+        try:
+            refused("copy", f"{folder}/lessons", says="Permission denied")
+        finally:
+            root and os.seteuid(0)
 
 
 def test_a_kernel_without_the_package(tmp_path, monkeypatch):
     kernel = tmp_path / "kernels/python3"
     kernel.mkdir(parents=True)
     other = tmp_path / "python"
-    other.write_text(f"#!/bin/sh\nexec {sys.executable} -S \"$@\"\n")
+    other.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
     other.chmod(0o755)
-    (kernel / "kernel.json").write_text(json.dumps(dict(argv=[str(other), "-m", "ipykernel_launcher", "-f", "{connection_file}"], display_name="x", language="python")))
+    (kernel / "kernel.json").write_text(
+        json.dumps(
+            dict(
+                argv=[str(other), "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+                display_name="x",
+                language="python",
+            )
+        )
+    )
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     refused("lab", tmp_path / "lessons", says="has no rsssl_nb")
@@ -120,46 +178,81 @@ def test_a_kernel_without_the_package(tmp_path, monkeypatch):
     assert not (tmp_path / "lessons").exists()
 
 
-ANSWERS = {"anna/40_similarity.ipynb": None, "loops-40_similarity.ipynb": "while True: pass", "raises-40_similarity.ipynb": "raise KeyError(3)", "shape-40_similarity.ipynb": "import torch; return torch.ones(7)",
-           "untouched/40_similarity.ipynb": "...  # your turn", "cheats-40_similarity.ipynb": "return 0\ndef check(*a): return type('V', (), dict(passed=True, attempted=True, sentence='fine'))"}
+ANSWERS = {
+    "anna/similarity.ipynb": None,
+    "loops-similarity.ipynb": "while True: pass",
+    "raises-similarity.ipynb": "raise KeyError(3)",
+    "shape-similarity.ipynb": "import torch; return torch.ones(7)",
+    "untouched/similarity.ipynb": "...  # your turn",
+    "cheats-similarity.ipynb": "return 0\ndef check(*a): return type('V', (), dict(passed=True, attempted=True, sentence='fine'))",
+}
 
 
 @pytest.mark.long
 def test_grading(tmp_path):
     page = lessons.root() / PAGE
-    (name, _, solution), = lessons.exercises(lessons.cells(page)).values()
+    ((name, _, solution),) = lessons.exercises(lessons.cells(page)).values()
     for file, body in ANSWERS.items():
         (tmp_path / file).parent.mkdir(exist_ok=True)
         shutil.copy(page, tmp_path / file)
         edit(tmp_path / file, "...  # your turn", body or "pass\n" + solution)
-    (tmp_path / "torn-40_similarity.ipynb").write_text("no json")
+    (tmp_path / "torn-similarity.ipynb").write_text("no json")
     (tmp_path / "diary.ipynb").write_text("{}")
     rows = {r["file"]: r for r in csv.DictReader(io.StringIO(run("grade", tmp_path).stdout))}
-    assert {f: r["verdict"] for f, r in rows.items()} == {"anna/40_similarity.ipynb": "passed", "untouched/40_similarity.ipynb": "not attempted", "diary.ipynb": "not marked", "torn-40_similarity.ipynb": "not marked",
-        **{f"{n}-40_similarity.ipynb": "failed" for n in ("loops", "raises", "shape", "cheats")}}
+    assert {f: r["verdict"] for f, r in rows.items()} == {
+        "anna/similarity.ipynb": "passed",
+        "untouched/similarity.ipynb": "not attempted",
+        "diary.ipynb": "not marked",
+        "torn-similarity.ipynb": "not marked",
+        **{f"{n}-similarity.ipynb": "failed" for n in ("loops", "raises", "shape", "cheats")},
+    }
     said = {f.partition("-")[0]: r["sentence"] for f, r in rows.items()}
-    assert "no answer within" in said["loops"] and "KeyError: 3" in said["raises"] and "shape (7,)" in said["shape"] and "no page" in said["diary.ipynb"] and "not a notebook" in said["torn"]
-    assert rows["anna/40_similarity.ipynb"]["exercise"] == name
+    assert (
+        "no answer within" in said["loops"]
+        and "KeyError: 3" in said["raises"]
+        and "shape (7,)" in said["shape"]
+        and "no page" in said["diary.ipynb"]
+        and "not a notebook" in said["torn"]
+    )
+    assert rows["anna/similarity.ipynb"]["exercise"] == name
 
 
-def test_grading_what_is_no_folder(tmp_path): refused("grade", tmp_path / "none", says="is not a folder")
+def test_grading_what_is_no_folder(tmp_path):
+    refused("grade", tmp_path / "none", says="is not a folder")
 
 
 # --- the doctor, in broken environments
 
+
 def doctor(folder, code="", **env):
     "What `rsssl-nb doctor` says in a fresh process, after some code has broken it: (exit code, lines by what they are about)."
-    done = subprocess.run([sys.executable, "-c", f"{code}\nfrom rsssl_nb.cli import main\nmain(['doctor'])"], capture_output=True, text=True, cwd=folder, env={**os.environ, **env})
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nfrom rsssl_nb.cli import main\nmain(['doctor'])"],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env={**os.environ, **env},
+    )
     assert "Traceback" not in done.stderr, done.stderr
     lines = done.stdout.splitlines()
-    return done.returncode, {l[7:21].strip(): (l, next(iter(lines[i + 1:i + 2]), "")) for i, l in enumerate(lines) if l[0] != " "}
+    return done.returncode, {
+        l[7:21].strip(): (l, next(iter(lines[i + 1 : i + 2]), "")) for i, l in enumerate(lines) if l[0] != " "
+    }
 
 
 @pytest.mark.long
 def test_the_doctor_finds_nothing_here(tmp_path):
     code, rows = doctor(tmp_path)
     assert code == 0 and not [l for l, _ in rows.values() if l.startswith("FAULT")], rows
-    assert rows["kernel"][0].endswith(f"with rsssl_nb {rsssl_nb.__version__}") and set(rows) >= {"torch pair", "GPU", "rasters", "widget manager", "write access", "jupyterlab", "numpy"}
+    assert rows["kernel"][0].endswith(f"with rsssl_nb {rsssl_nb.__version__}") and set(rows) >= {
+        "torch pair",
+        "GPU",
+        "rasters",
+        "widget manager",
+        "write access",
+        "jupyterlab",
+        "numpy",
+    }
 
 
 BROKEN = """
@@ -185,7 +278,14 @@ rsssl_nb.lessons.kernel_reply = silent
 def test_the_doctor_names_each_fault_and_its_cure(tmp_path):
     code, rows = doctor(tmp_path, BROKEN)
     assert code == 2
-    for what, fault, cure in (("torch pair", "nms does not exist", "install --force-reinstall torch torchvision"), ("widget manager", "panels stay blank", "jupyterlab_widgets"), ("scipy", "needs scipy>=1.0", "--upgrade scipy"),
-                              ("write access", "Permission denied", "choose a folder"), ("kernel", "no answer", "ipykernel install")):
-        assert rows[what][0].startswith("FAULT") and fault in rows[what][0] and cure in rows[what][1], rows[what]
+    for what, fault, cure in (
+        ("torch pair", "nms does not exist", "install --force-reinstall torch torchvision"),
+        ("widget manager", "panels stay blank", "jupyterlab_widgets"),
+        ("scipy", "needs scipy>=1.0", "--upgrade scipy"),
+        ("write access", "Permission denied", "choose a folder"),
+        ("kernel", "no answer", "ipykernel install"),
+    ):
+        assert rows[what][0].startswith("FAULT") and fault in rows[what][0] and cure in rows[what][1], rows[
+            what
+        ]
     assert rows["GPU"][0].startswith("note") and "nothing to mend" in rows["GPU"][1]

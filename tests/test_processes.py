@@ -1,4 +1,5 @@
 "Two processes equal one with the whole batch: loss, gradients and statistics, for every method; and what the launchers are told."
+
 import os
 import signal
 import subprocess
@@ -10,7 +11,14 @@ import pytest
 import torch
 
 from rsssl_nb.data.rasters import InputError
-from rsssl_nb.training.processes import Job, SharedBatchNorm, gather_rows, refuse_other_world, share_batchnorm, world
+from rsssl_nb.training.processes import (
+    Job,
+    SharedBatchNorm,
+    gather_rows,
+    refuse_other_world,
+    share_batchnorm,
+    world,
+)
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 
@@ -20,13 +28,43 @@ def told(tmp_path_factory):
     "What two connected processes found: {method: dict}."
     folder = tmp_path_factory.mktemp("two")
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    jobs = [subprocess.Popen([sys.executable, SCRIPT, str(r), f"{folder}/store", f"{folder}/out.pt"], env=env) for r in (0, 1)]
+    jobs = [
+        subprocess.Popen([sys.executable, SCRIPT, str(r), f"{folder}/store", f"{folder}/out.pt"], env=env)
+        for r in (0, 1)
+    ]
     assert [j.wait(300) for j in jobs] == [0, 0]
     return torch.load(folder / "out.pt", weights_only=True)
 
 
-@pytest.mark.parametrize("name", ["simclr", "simclr-norm", "glcnet", "glcnet-official", "false", "false-fixed", "grass", "ssccl", "ssccl-infonce", "mocov2", "mocov2-official",
-                                  "byol", "simsiam", "barlowtwins", "vicreg", "swav", "densecl", "pixpro", "inpainting", "grass-random", "false-random", "glcnet-unmatched", "ssccl-shuffled", "combined"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "simclr",
+        "simclr-norm",
+        "glcnet",
+        "glcnet-official",
+        "false",
+        "false-fixed",
+        "grass",
+        "ssccl",
+        "ssccl-infonce",
+        "mocov2",
+        "mocov2-official",
+        "byol",
+        "simsiam",
+        "barlowtwins",
+        "vicreg",
+        "swav",
+        "densecl",
+        "pixpro",
+        "inpainting",
+        "grass-random",
+        "false-random",
+        "glcnet-unmatched",
+        "ssccl-shuffled",
+        "combined",
+    ],
+)
 def test_two_halves_equal_the_whole(told, name):
     found = told[name]
     assert abs(found["loss"] - found["whole_loss"]) < 1e-5 * max(1, abs(found["whole_loss"]))
@@ -37,50 +75,99 @@ def test_halves_that_never_meet_are_another_loss(told):
     assert told["simclr-alone"]["gradient_gap"] > 1e-3
 
 
-def test_released_false_refuses_a_second_process(told): assert "train it in one process" in told["false-official"]
+def test_released_false_refuses_a_second_process(told):
+    assert "train it in one process" in told["false-official"]
 
 
 def test_alone_nothing_changes():
     x = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0))
     one, two = torch.nn.BatchNorm2d(3), share_batchnorm(torch.nn.BatchNorm2d(3))
-    assert isinstance(two, SharedBatchNorm) and torch.equal(one(x), two(x)) and torch.equal(one.running_var, two.running_var)
+    assert (
+        isinstance(two, SharedBatchNorm)
+        and torch.equal(one(x), two(x))
+        and torch.equal(one.running_var, two.running_var)
+    )
     assert torch.equal(one.eval()(x), two.eval()(x)) and world() == (0, 1) and gather_rows(x) is x
 
 
 def test_another_world_is_refused(monkeypatch):
-    with pytest.raises(InputError, match="--processes 2 was asked for and this job runs in 1"): refuse_other_world(2)
+    with pytest.raises(InputError, match="--processes 2 was asked for and this job runs in 1"):
+        refuse_other_world(2)
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert refuse_other_world(2) == 2
-    with pytest.raises(InputError, match="runs in 2"): refuse_other_world(1)
+    with pytest.raises(InputError, match="runs in 2"):
+        refuse_other_world(1)
 
 
 def test_a_job_that_fails_says_why(tmp_path):
-    job = Job(tmp_path / "run", [sys.executable, "-c", "import sys; print('Error: x.tif does not exist: fetch it'); sys.exit(2)"])
-    with pytest.raises(InputError, match="x.tif does not exist.*resume='auto'"): job.wait(60)
+    job = Job(
+        tmp_path / "run",
+        [sys.executable, "-c", "import sys; print('Error: x.tif does not exist: fetch it'); sys.exit(2)"],
+    )
+    with pytest.raises(InputError, match="x.tif does not exist.*resume='auto'"):
+        job.wait(60)
 
 
 def launch(folder, *flags, n=2, images=None):
     "`torchrun` over the real command line."
-    return subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(n), "-m", "rsssl_nb", "pretrain", str(images or folder / "image.tif"), "--out", str(folder / "run"),
-                           "--epochs", "2", "--samples", "32", "--batch", "16", "--size", "32", "--width", "8", "--device", "cpu", *flags],
-                          capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
+    return subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc_per_node",
+            str(n),
+            "-m",
+            "rsssl_nb",
+            "pretrain",
+            str(images or folder / "image.tif"),
+            "--out",
+            str(folder / "run"),
+            "--epochs",
+            "2",
+            "--samples",
+            "32",
+            "--batch",
+            "16",
+            "--size",
+            "32",
+            "--width",
+            "8",
+            "--device",
+            "cpu",
+            *flags,
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
 
 
 @pytest.mark.long
 def test_torchrun_trains_as_one_process_does(tmp_path, image):
     from rsssl_nb.training.pretrain import load_encoder, pretrain
+
     done = launch(tmp_path, "--processes", "2", "--optimizer", "sgd", images=image)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "2 processes" in done.stdout
-    alone = pretrain(image, epochs=2, samples=32, batch=16, size=32, width=8, device="cpu", optimizer="sgd", progress=False)
+    alone = pretrain(
+        image, epochs=2, samples=32, batch=16, size=32, width=8, device="cpu", optimizer="sgd", progress=False
+    )
     ours = load_encoder(tmp_path / "run")[0].state_dict()
-    for name, value in alone.encoder.state_dict().items(): assert (ours[name].float() - value.float()).abs().max() < 1e-3, name
+    for name, value in alone.encoder.state_dict().items():
+        assert (ours[name].float() - value.float()).abs().max() < 1e-3, name
 
 
 @pytest.mark.long
 def test_a_job_of_another_size_ends_in_a_sentence(tmp_path, image):
     done = launch(tmp_path, "--processes", "4", images=image)
-    assert done.returncode and "--processes 4 was asked for and this job runs in 2" in done.stderr and not (tmp_path / "run").exists()
+    assert (
+        done.returncode
+        and "--processes 4 was asked for and this job runs in 2" in done.stderr
+        and not (tmp_path / "run").exists()
+    )
 
 
 @pytest.mark.long
@@ -93,15 +180,54 @@ def test_a_batch_that_does_not_divide_ends_in_a_sentence(tmp_path, image):
 def test_a_killed_process_ends_the_job_and_leaves_a_good_checkpoint(tmp_path, image):
     "One of two is killed in mid-run: the job ends with the reason, and its checkpoint carries on to the bits of a run that nobody touched."
     slow = ["--epochs", "40", "--save-every", "2"]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "rsssl_nb", "pretrain", str(image), "--out", str(tmp_path / "run"), "--samples", "32", "--batch", "16",
-               "--size", "32", "--width", "8", "--device", "cpu", *slow]
-    job = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    while job.poll() is None and not list(tmp_path.glob("run/checkpoint/*.pt")): time.sleep(.05)
-    workers = [int(p) for p in subprocess.run(["pgrep", "-P", str(job.pid)], capture_output=True, text=True).stdout.split()]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        "-m",
+        "rsssl_nb",
+        "pretrain",
+        str(image),
+        "--out",
+        str(tmp_path / "run"),
+        "--samples",
+        "32",
+        "--batch",
+        "16",
+        "--size",
+        "32",
+        "--width",
+        "8",
+        "--device",
+        "cpu",
+        *slow,
+    ]
+    job = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    while job.poll() is None and not list(tmp_path.glob("run/checkpoint/*.pt")):
+        time.sleep(0.05)
+    workers = [
+        int(p)
+        for p in subprocess.run(["pgrep", "-P", str(job.pid)], capture_output=True, text=True).stdout.split()
+    ]
     os.kill(workers[-1], signal.SIGKILL)
     said = job.communicate(timeout=120)[1]
-    assert job.returncode and ("SIGKILL" in said or "is gone" in said) and not (tmp_path / "run/encoder.safetensors").exists()
+    assert (
+        job.returncode
+        and ("SIGKILL" in said or "is gone" in said)
+        and not (tmp_path / "run/encoder.safetensors").exists()
+    )
     assert launch(tmp_path, *slow, "--resume", "auto", images=image).returncode == 0
     (tmp_path / "whole").mkdir()
     assert launch(tmp_path / "whole", *slow, images=image).returncode == 0
-    assert (tmp_path / "run/encoder.safetensors").read_bytes() == (tmp_path / "whole/run/encoder.safetensors").read_bytes()
+    assert (tmp_path / "run/encoder.safetensors").read_bytes() == (
+        tmp_path / "whole/run/encoder.safetensors"
+    ).read_bytes()

@@ -1,4 +1,5 @@
 "The checkpoints in the package: whole, small, with what made them, and better at their own task than an untrained method."
+
 import json
 from pathlib import Path
 
@@ -17,20 +18,36 @@ NAMES = list(shipped())
 
 def built(meta):
     torch.manual_seed(meta["seed"])
-    return method_class(meta["method"])(Encoder(meta["encoder"], bands=meta["bands"], width=meta["width"]), **meta["options"]).eval()
+    return method_class(meta["method"])(
+        Encoder(meta["encoder"], bands=meta["bands"], width=meta["width"]), **meta["options"]
+    ).eval()
 
 
 def test_four_methods_and_their_parent_in_ten_megabytes():
-    assert {n.split("-")[0] for n in NAMES} == {"simclr", "glcnet", "false", "grass", "ssccl"} and len([n for n in NAMES if n.startswith("grass")]) > 1
+    assert {n.split("-")[0] for n in NAMES} == {"simclr", "glcnet", "false", "grass", "ssccl"} and len(
+        [n for n in NAMES if n.startswith("grass")]
+    ) > 1
     assert sum(p.stat().st_size for p in shipped(NAMES[0]).parent.iterdir()) < 10e6
-    with pytest.raises(ValueError, match="choose false-20"): shipped("imagenet")
+    with pytest.raises(ValueError, match="choose false-20"):
+        shipped("imagenet")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_made_it_is_said(name):
-    meta, log = shipped()[name], [json.loads(l) for l in shipped(name).with_name(f"{name.split('-')[0]}.jsonl").read_text().splitlines()]
-    assert meta["command"].startswith("python benchmarks/checkpoints.py ") and (Path(__file__).parents[1] / meta["command"].split()[1]).exists()
-    assert {"seed", "device", "minutes", "commit", "mean", "std", "images"} <= meta.keys() and not load(shipped(name)).match.missing
+    meta, log = (
+        shipped()[name],
+        [
+            json.loads(l)
+            for l in shipped(name).with_name(f"{name.split('-')[0]}.jsonl").read_text().splitlines()
+        ],
+    )
+    assert (
+        meta["command"].startswith("python benchmarks/checkpoints.py ")
+        and (Path(__file__).parents[1] / meta["command"].split()[1]).exists()
+    )
+    assert {"seed", "device", "minutes", "commit", "mean", "std", "images"} <= meta.keys() and not load(
+        shipped(name)
+    ).match.missing
     assert len(log) == meta["epochs"] and log[meta["epoch"] - 1]["minutes"] == meta["minutes"]
 
 
@@ -42,4 +59,5 @@ def test_it_has_learnt(name):
     load_into(method, load_weights(shipped(name))[0])
     pair = two_views(images, meta["size"], *method.plans(), seed=9, min_iou=method.min_iou)
     loss = lambda m: m(pair, At(0.0, generator=torch.Generator().manual_seed(0))).loss.item()
-    with torch.no_grad() if meta["method"] != "grass" else torch.enable_grad(): assert loss(method) < loss(fresh)
+    with torch.no_grad() if meta["method"] != "grass" else torch.enable_grad():
+        assert loss(method) < loss(fresh)

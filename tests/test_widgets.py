@@ -1,5 +1,8 @@
 "Panels, driven as a reader would: every control to both ends and the middle, in all combinations."
-import gc, itertools, sys
+
+import gc
+import itertools
+import sys
 
 import ipywidgets as W
 import numpy as np
@@ -11,18 +14,25 @@ from rsssl_nb.widgets.panel import control, panel, png, slider
 
 def stops(widget):
     "Where a test puts a control: both ends and the middle of a slider, all of a menu's choices, both states of a box."
-    if isinstance(widget, W.Checkbox): return [False, True]
-    if hasattr(widget, "options"): return [o[1] if isinstance(o, tuple) else o for o in widget.options]
+    if isinstance(widget, W.Checkbox):
+        return [False, True]
+    if hasattr(widget, "options"):
+        return [o[1] if isinstance(o, tuple) else o for o in widget.options]
     step = widget.step
-    return [widget.min, widget.min + step*round((widget.max - widget.min)/2/step), widget.max]
+    return [widget.min, widget.min + step * round((widget.max - widget.min) / 2 / step), widget.max]
 
 
 def drive(box):
     "Moves a panel through all combinations of stops; gives the picture's bytes by setting."
     seen = {}
     for setting in itertools.product(*map(stops, box.controls.values())):
-        for widget, value in zip(box.controls.values(), setting): widget.value = value
-        assert box.view.value[:8] == b"\x89PNG\r\n\x1a\n" and box.trouble.value == "" and box.view.layout.display is None, setting
+        for widget, value in zip(box.controls.values(), setting):
+            widget.value = value
+        assert (
+            box.view.value[:8] == b"\x89PNG\r\n\x1a\n"
+            and box.trouble.value == ""
+            and box.view.layout.display is None
+        ), setting
         seen[setting] = bytes(box.view.value)
     return seen
 
@@ -39,54 +49,78 @@ def open_figures():
 
 
 def test_every_control_to_both_ends_and_the_middle_in_all_combinations():
-    box = panel(wave, n=(2, 9), phase=(0., 3.), shape=["sin", "cos"], both=False)
+    box = panel(wave, n=(2, 9), phase=(0.0, 3.0), shape=["sin", "cos"], both=False)
     seen = drive(box)
-    assert len(seen) == 3*3*2*2 and len(set(seen.values())) == len(seen), "two settings show the same picture"
+    assert len(seen) == 3 * 3 * 2 * 2 and len(set(seen.values())) == len(seen), (
+        "two settings show the same picture"
+    )
     assert open_figures() == []
 
 
 def test_the_same_setting_shows_the_same_picture_again():
-    box = panel(wave, n=(2, 9), phase=(0., 3.), shape=["sin"], both=True)
+    box = panel(wave, n=(2, 9), phase=(0.0, 3.0), shape=["sin"], both=True)
     first = drive(box)
     assert drive(box) == first
 
 
 def test_drawing_receives_values_by_name_once_per_move():
     calls = []
-    def draw(**values): calls.append(values); return show_bars({"a": values["x"]})
+
+    def draw(**values):
+        calls.append(values)
+        return show_bars({"a": values["x"]})
+
     box = panel(draw, x=(0, 10), kind=["p", "q"])
     assert calls == [dict(x=5, kind="p")]
     box.controls["x"].value = 7
-    box.controls["x"].value = 7                                            # not a move
+    box.controls["x"].value = 7  # not a move
     box.controls["kind"].value = "q"
     assert calls[1:] == [dict(x=7, kind="p"), dict(x=7, kind="q")]
 
 
 def failing(x):
-    if x == 0: raise ValueError("x is <0>; give more.")
+    if x == 0:
+        raise ValueError("x is <0>; give more.")
     return show_bars({"x": x})
 
 
 def test_an_error_is_shown_and_raised_and_no_old_picture_stays():
     box = panel(failing, x=(0, 2))
-    with pytest.raises(ValueError, match="give more"): box.controls["x"].value = 0
-    assert "ValueError" in box.trouble.value and "&lt;0&gt;" in box.trouble.value     # shown as text, not as markup
+    with pytest.raises(ValueError, match="give more"):
+        box.controls["x"].value = 0
+    assert (
+        "ValueError" in box.trouble.value and "&lt;0&gt;" in box.trouble.value
+    )  # shown as text, not as markup
     assert box.view.value == b"" and box.view.layout.display == "none"
     box.controls["x"].value = 2
     assert box.trouble.value == "" and box.view.value[:4] == b"\x89PNG" and box.view.layout.display is None
 
 
 def test_an_error_in_the_first_drawing_is_raised():
-    with pytest.raises(ZeroDivisionError): panel(lambda x: 1/0, x=(0, 1))
-    with pytest.raises(TypeError): panel(lambda y: None, x=(0, 1))
+    with pytest.raises(ZeroDivisionError):
+        panel(lambda x: 1 / 0, x=(0, 1))
+    with pytest.raises(TypeError):
+        panel(lambda y: None, x=(0, 1))
 
 
 def test_what_is_no_figure_is_an_error():
-    with pytest.raises(AttributeError): panel(lambda x: "a picture", x=(0, 1))
+    with pytest.raises(AttributeError):
+        panel(lambda x: "a picture", x=(0, 1))
 
 
-@pytest.mark.parametrize("value, kind, start", [((0, 10), W.IntSlider, 5), ((0, 1.), W.FloatSlider, .5), ((0., 1., .1), W.FloatSlider, .5), ((1, 9, 4), W.IntSlider, 5),
-                                                (["a", "b"], W.Dropdown, "a"), ([("first", 1), ("second", 2)], W.Dropdown, 1), (True, W.Checkbox, True), (False, W.Checkbox, False)])
+@pytest.mark.parametrize(
+    "value, kind, start",
+    [
+        ((0, 10), W.IntSlider, 5),
+        ((0, 1.0), W.FloatSlider, 0.5),
+        ((0.0, 1.0, 0.1), W.FloatSlider, 0.5),
+        ((1, 9, 4), W.IntSlider, 5),
+        (["a", "b"], W.Dropdown, "a"),
+        ([("first", 1), ("second", 2)], W.Dropdown, 1),
+        (True, W.Checkbox, True),
+        (False, W.Checkbox, False),
+    ],
+)
 def test_plain_values_become_controls(value, kind, start):
     made = control("name", value)
     assert type(made) is kind and made.value == pytest.approx(start) and made.description == "name"
@@ -100,38 +134,63 @@ def test_widgets_are_kept_and_named_once():
 
 @pytest.mark.parametrize("value", [3, "abc", None, (1,), (1, 2, 3, 4), ("a", "b"), [], {}])
 def test_other_values_say_what_to_give(value):
-    with pytest.raises(ValueError, match="control 'x' is .*; give"): control("x", value)
+    with pytest.raises(ValueError, match="control 'x' is .*; give"):
+        control("x", value)
 
 
-@pytest.mark.parametrize("low, high", [(1, 1), (2, 1), (1., 0.), (0., float("nan"))])
+@pytest.mark.parametrize("low, high", [(1, 1), (2, 1), (1.0, 0.0), (0.0, float("nan"))])
 def test_a_slider_needs_room(low, high):
-    with pytest.raises(ValueError, match="low below high"): slider(low, high)
+    with pytest.raises(ValueError, match="low below high"):
+        slider(low, high)
 
 
-@pytest.mark.parametrize("low, high, step", [(0, 1, None), (0, 3, None), (-5, 5, None), (.02, 2., None), (0, 10, 4), (-1., 1., .3), (1e-4, 1e-3, None)])
+@pytest.mark.parametrize(
+    "low, high, step",
+    [
+        (0, 1, None),
+        (0, 3, None),
+        (-5, 5, None),
+        (0.02, 2.0, None),
+        (0, 10, 4),
+        (-1.0, 1.0, 0.3),
+        (1e-4, 1e-3, None),
+    ],
+)
 def test_sliders_start_inside_and_wait_for_release(low, high, step):
     made = slider(low, high, step)
-    assert low <= made.value <= high and (made.min, made.max) == (low, high) and made.continuous_update is False
-    assert abs(made.value - (low + high)/2) <= made.step
+    assert (
+        low <= made.value <= high and (made.min, made.max) == (low, high) and made.continuous_update is False
+    )
+    assert abs(made.value - (low + high) / 2) <= made.step
 
 
 def test_png_is_small_tight_and_repeats():
-    from PIL import Image
     import io
-    draw = lambda: show_heat(np.arange(-8., 8).reshape(4, 4))
+
+    from PIL import Image
+
+    draw = lambda: show_heat(np.arange(-8.0, 8).reshape(4, 4))
     data = png(draw())
-    assert data == png(draw()) and max(Image.open(io.BytesIO(data)).size) < 80*6
+    assert data == png(draw()) and max(Image.open(io.BytesIO(data)).size) < 80 * 6
     from matplotlib.figure import Figure
-    plain = Figure(figsize=(2, 2), dpi=300); plain.add_subplot().plot([0, 1])
-    assert max(Image.open(io.BytesIO(png(plain))).size) < 80*2.5
+
+    plain = Figure(figsize=(2, 2), dpi=300)
+    plain.add_subplot().plot([0, 1])
+    assert max(Image.open(io.BytesIO(png(plain))).size) < 80 * 2.5
 
 
 def test_pictures_are_let_go():
     from matplotlib.figure import Figure
-    box = panel(wave, n=(2, 40), phase=(0., 1.), shape=["sin"], both=False)
-    def alive(): gc.collect(); return sum(issubclass(type(o), Figure) for o in gc.get_objects())
+
+    box = panel(wave, n=(2, 40), phase=(0.0, 1.0), shape=["sin"], both=False)
+
+    def alive():
+        gc.collect()
+        return sum(issubclass(type(o), Figure) for o in gc.get_objects())
+
     before = alive()
-    for n in range(2, 20): box.controls["n"].value = n
+    for n in range(2, 20):
+        box.controls["n"].value = n
     assert alive() <= before
 
 
@@ -144,11 +203,21 @@ def test_panels_do_not_share_controls():
 
 def test_boxes_share_plain_values_and_a_picture():
     from rsssl_nb.widgets.boxes import boxes, boxes_type, picture
+
     made = boxes(np.arange(2 * 6 * 9).reshape(2, 6, 9), [(1, 1, 4, 5)], label="two bands")
-    assert isinstance(made, boxes_type()) and made.extent == [0, 0, 9, 6] and made.boxes == [[1, 1, 4, 5]] and made.turns == [0]
-    from PIL import Image
+    assert (
+        isinstance(made, boxes_type())
+        and made.extent == [0, 0, 9, 6]
+        and made.boxes == [[1, 1, 4, 5]]
+        and made.turns == [0]
+    )
     import io
-    assert Image.open(io.BytesIO(made.image)).size == (9, 6) and picture(np.zeros((6, 9, 3))) == picture(np.zeros((6, 9, 3)))
+
+    from PIL import Image
+
+    assert Image.open(io.BytesIO(made.image)).size == (9, 6) and picture(np.zeros((6, 9, 3))) == picture(
+        np.zeros((6, 9, 3))
+    )
     moves = []
     made.observe(lambda change: moves.append(change.name), ["boxes", "extent", "image"])
     made.show(np.zeros((1, 4, 4)), (100, 200, 104, 204))
@@ -157,16 +226,37 @@ def test_boxes_share_plain_values_and_a_picture():
 
 def test_the_script_asks_nobody_and_writes_no_markup():
     from rsssl_nb.widgets.boxes import SCRIPT, STYLE
+
     text = (SCRIPT + STYLE).replace("http://www.w3.org/2000/svg", "")
-    for word in ("http", "//", "import ", "fetch(", "innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval("): assert word not in text.replace("// ", ""), word
+    for word in (
+        "http",
+        "//",
+        "import ",
+        "fetch(",
+        "innerHTML",
+        "outerHTML",
+        "insertAdjacent",
+        "document.write",
+        "eval(",
+    ):
+        assert word not in text.replace("// ", ""), word
 
 
-@pytest.mark.parametrize("transform", [(.5, 0, 391000, 0, -.5, 5820000), (.3, .4, 10, .4, -.3, -7), (1, 0, 0, 0, 1, 0)])
+@pytest.mark.parametrize(
+    "transform", [(0.5, 0, 391000, 0, -0.5, 5820000), (0.3, 0.4, 10, 0.4, -0.3, -7), (1, 0, 0, 0, 1, 0)]
+)
 def test_boxes_on_the_map_against_rasterio(transform):
     from rasterio import Affine
+
     from rsssl_nb.widgets.boxes import as_geojson, to_map
+
     points = np.random.default_rng(0).uniform(0, 500, (7, 2))
     assert np.allclose(to_map(points, transform), [Affine(*transform) @ p for p in points])
     ring = as_geojson([[3, 4, 10, 20]], ["<a>"], transform, "EPSG:32633", [2])["features"][0]
-    assert np.allclose(ring["geometry"]["coordinates"][0], [Affine(*transform) @ p for p in ((3, 4), (10, 4), (10, 20), (3, 20), (3, 4))]) and ring["properties"] == {"name": "<a>", "pixels": [3, 4, 10, 20], "turns": 2}
-    assert as_geojson([[3, 4, 10, 20]], ["a"], transform, None)["features"][0]["geometry"]["coordinates"][0][0] == [3, 4]       # no system: pixels
+    assert np.allclose(
+        ring["geometry"]["coordinates"][0],
+        [Affine(*transform) @ p for p in ((3, 4), (10, 4), (10, 20), (3, 20), (3, 4))],
+    ) and ring["properties"] == {"name": "<a>", "pixels": [3, 4, 10, 20], "turns": 2}
+    assert as_geojson([[3, 4, 10, 20]], ["a"], transform, None)["features"][0]["geometry"]["coordinates"][0][
+        0
+    ] == [3, 4]  # no system: pixels

@@ -5,6 +5,7 @@
 Children are forked off one warm parent and killed with SIGKILL: every second one at a random moment of its life, the others while a file is being written.
 Exit code 1 when one weight of one run differs.
 """
+
 import argparse
 import json
 import os
@@ -29,11 +30,16 @@ SMALL = dict(epochs=5, batch=8, samples=32, size=32, width=8, device="cpu", prog
 def child(image, folder, method):
     "The pid of a forked process that trains the run in `folder`, from its last checkpoint if there is one, and exits 0."
     pid = os.fork()
-    if pid: return pid
+    if pid:
+        return pid
     code = 1
-    try: pretrain(image, method, folder, resume="auto", **SMALL); code = 0
-    except BaseException: traceback.print_exc()
-    finally: os._exit(code)
+    try:
+        pretrain(image, method, folder, resume="auto", **SMALL)
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
 
 
 def ended(pid):
@@ -48,11 +54,13 @@ def wait_to_kill(pid, folder, moment, writing):
     while True:
         code = ended(pid)
         if code is not None:
-            if code: raise SystemExit(f"a resumed run failed with exit code {code}")
+            if code:
+                raise SystemExit(f"a resumed run failed with exit code {code}")
             return False
         late = time.time() - started > moment
-        if late and (not writing or any(folder.rglob(".*.part*"))): break
-        time.sleep(.0002 if late else .002)
+        if late and (not writing or any(folder.rglob(".*.part*"))):
+            break
+        time.sleep(0.0002 if late else 0.002)
     os.kill(pid, signal.SIGKILL)
     os.waitpid(pid, 0)
     return True
@@ -67,30 +75,64 @@ def torture(method, image, folder, kills, rng):
     while killed < kills:
         run, runs = folder / f"run{runs}", runs + 1
         while not finished(run):
-            aim = rng.random() < .5
-            if killed >= kills: os.waitpid(child(image, run, method), 0)
-            elif wait_to_kill(child(image, run, method), run, rng.random() * lasts, aim): killed += 1; writing += aim
+            aim = rng.random() < 0.5
+            if killed >= kills:
+                os.waitpid(child(image, run, method), 0)
+            elif wait_to_kill(child(image, run, method), run, rng.random() * lasts, aim):
+                killed += 1
+                writing += aim
         same += (run / "encoder.safetensors").read_bytes() == whole
-    return dict(method=method, kills=killed, while_writing=writing, runs=runs, identical=same, seconds=round(time.time() - began))
+    return dict(
+        method=method,
+        kills=killed,
+        while_writing=writing,
+        runs=runs,
+        identical=same,
+        seconds=round(time.time() - began),
+    )
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--methods", nargs="+", default=["simclr", "glcnet", "false", "grass", "ssccl", "mocov2"], choices=list(METHODS))
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=["simclr", "glcnet", "false", "grass", "ssccl", "mocov2"],
+        choices=list(METHODS),
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log", type=Path)
     a = parser.parse_args()
     torch.set_num_threads(1)
-    commit = code_version()                          # asked here, before the first fork: every child writes the same
+    commit = code_version()  # asked here, before the first fork: every child writes the same
     rows, rng = [], random.Random(a.seed)
     with tempfile.TemporaryDirectory() as tmp:
         image, _ = write_scene(make_scene(128, seed=1), Path(tmp, "scene"))
-        for method in a.methods: pretrain(image, method, **{**SMALL, "epochs": 1, "save_every": None})      # the parent warms up: children import nothing
         for method in a.methods:
-            rows.append({**torture(method, image, Path(tmp, method), a.kills, rng), "torch": torch.__version__, "commit": commit, "date": time.strftime("%Y-%m-%d")})
-            print("{method:8} {kills} kills ({while_writing} while a file was written) over {runs} runs: {identical} identical to the bit; {seconds} s".format(**rows[-1]), flush=True)
-            if a.log: a.log.parent.mkdir(exist_ok=True); a.log.write_text("[\n" + ",\n".join(json.dumps(r) for r in rows) + "\n]\n")
+            pretrain(
+                image, method, **{**SMALL, "epochs": 1, "save_every": None}
+            )  # the parent warms up: children import nothing
+        for method in a.methods:
+            rows.append(
+                {
+                    **torture(method, image, Path(tmp, method), a.kills, rng),
+                    "torch": torch.__version__,
+                    "commit": commit,
+                    "date": time.strftime("%Y-%m-%d"),
+                }
+            )
+            print(
+                "{method:8} {kills} kills ({while_writing} while a file was written) over {runs} runs: {identical} identical to the bit; {seconds} s".format(
+                    **rows[-1]
+                ),
+                flush=True,
+            )
+            if a.log:
+                a.log.parent.mkdir(exist_ok=True)
+                a.log.write_text("[\n" + ",\n".join(json.dumps(r) for r in rows) + "\n]\n")
     return int(any(r["identical"] < r["runs"] for r in rows))
 
 

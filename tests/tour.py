@@ -1,5 +1,9 @@
 """The tour without a browser: `python tests/tour.py OUT` leaves tour.html, the label map as GeoTIFF and the figures in OUT."""
-import base64, os, sys, time
+
+import base64
+import os
+import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -12,14 +16,25 @@ ROOT = Path(__file__).resolve().parents[1]
 def main(out):
     started, out = time.time(), Path(out).resolve()
     out.mkdir(parents=True, exist_ok=True)
-    nb = nbformat.read(ROOT / "nbs/00_start/00_tour.ipynb", 4)
+    nb = nbformat.read(ROOT / "nbs/course/00_tour.ipynb", 4)
     env = {**os.environ, "RSSSL_OUT": str(out), "MPLBACKEND": "agg"}
-    NotebookClient(nb, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(out)}}).execute(env=env)
+    NotebookClient(
+        nb, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(out)}}
+    ).execute(env=env)
     (out / "tour.html").write_text(HTMLExporter().from_notebook_node(nb)[0], encoding="utf-8")
-    figures = [o["data"]["image/png"] for c in nb.cells if c.cell_type == "code" for o in c.outputs if "image/png" in o.get("data", {})]
-    for i, figure in enumerate(figures): (out / f"figure{i:02}.png").write_bytes(base64.b64decode(figure))
+    figures = [
+        o["data"]["image/png"]
+        for c in nb.cells
+        if c.cell_type == "code"
+        for o in c.outputs
+        if "image/png" in o.get("data", {})
+    ]
+    for i, figure in enumerate(figures):
+        (out / f"figure{i:02}.png").write_bytes(base64.b64decode(figure))
     assert (out / "map.tif").exists(), "the tour wrote no map.tif"
-    print(f"{out / 'tour.html'}, {out / 'map.tif'} and {len(figures)} figures in {time.time() - started:.0f} s")
+    print(
+        f"{out / 'tour.html'}, {out / 'map.tif'} and {len(figures)} figures in {time.time() - started:.0f} s"
+    )
 
 
 if __name__ == "__main__":
