@@ -13,11 +13,14 @@ import pytest
 import rsssl_nb
 
 PACKAGE = Path(rsssl_nb.__file__).parent
-LAYERS = "moved errors files figures check data views encoders weights objectives methods training evaluation explain widgets lessons cli".split()
+LAYERS = (
+    "moved errors files figures check data views encoders weights objectives methods training mapping "
+    "evaluation explain widgets lessons doctor cli"
+).split()
 DOORS = {
     "torchvision": {"encoders"},
     "captum": {"explain.attribution"},
-    "rasterio": {"data.rasters"},
+    "rasterio": {"data.rasters", "data.gdal", "data.write"},
     "accelerate": {"training"},
     "matplotlib": {"figures"},
     "ipywidgets": {"widgets"},
