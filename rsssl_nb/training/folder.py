@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from ..data.rasters import InputError
-from ..weights import write_aside
+from ..errors import InputError
+from ..files import remove_parts, write_aside, write_json_lines
 
 # %% ../../nbs/library/training/folder.ipynb #00000005
 @dataclass(frozen=True)
@@ -118,8 +118,7 @@ def locked(folder):
             raise InputError(
                 f"{folder} is being written by another process: wait until it has finished, or choose another --out"
             ) from e
-        for left in folder.rglob(".*.part*"):
-            left.unlink()  # what a killed writer left half-written
+        remove_parts(folder)
         yield folder
 
 # %% ../../nbs/library/training/folder.ipynb #0000000e
@@ -191,7 +190,7 @@ def keep_log(folder, step):
         if row.get("step", step) >= step:
             break
         rows.append(row)
-    write_aside(path, lambda p: p.write_text("".join(json.dumps(r) + "\n" for r in rows)))
+    write_json_lines(path, rows)
     return rows
 
 # %% ../../nbs/library/training/folder.ipynb #00000017
