@@ -126,13 +126,20 @@ class Encoder(nn.Module):
             put_in(self, weights)
 
     def forward(self, x):
+        low, _, _, dense = self.stages(x)
+        return Features(dense, dense.mean((2, 3)), low)
+
+    def stages(self, x):
+        "The maps of the four residual layers, (B, D_i, h_i, w_i) each: the first is `low`, the last `dense`."
         if x.shape[1] != self.bands:
             raise ValueError(
                 f"the encoder takes {self.bands} bands and the images have {x.shape[1]}: give images of {self.bands} bands"
             )
-        low = self.layer1(F.max_pool2d(self.relu(self.bn1(self.conv1(x))), 3, 2, 1))
-        dense = self.layer4(self.layer3(self.layer2(low)))
-        return Features(dense, dense.mean((2, 3)), low)
+        x, maps = F.max_pool2d(self.relu(self.bn1(self.conv1(x))), 3, 2, 1), []
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = layer(x)
+            maps.append(x)
+        return maps
 
 # %% ../nbs/library/encoders.ipynb #00000018
 def projection_head(dim_in, dim_hidden=None, dim_out=128, kind="mlp", norm=False, bias=True):

@@ -34,10 +34,16 @@ def pixel_samples(maps, labels, each=64, seed=0, ignore=255):
 
 # %% ../../nbs/library/evaluation/probing.ipynb #0000000a
 def linear_probe(features, labels, classes, decay=1e-3, steps=60):
-    "Logistic regression (71.2) of features (m, D) on labels (m,): the matrix (classes, D) and offset (classes,) for features as they come. Full-batch L-BFGS, no randomness."
+    """Logistic regression (71.2) of features (m, D) on labels (m,): the matrix (classes, D) and offset (classes,).
+
+    They are for features as they come, and of their number type. Full-batch L-BFGS, no randomness.
+    """
     mean, std = features.mean(0), features.std(0).clamp(min=1e-6)
     x = (features - mean) / std
-    W, b = (torch.zeros(*s, device=x.device, requires_grad=True) for s in ((classes, x.shape[1]), (classes,)))
+    W, b = (
+        torch.zeros(*s, dtype=x.dtype, device=x.device, requires_grad=True)
+        for s in ((classes, x.shape[1]), (classes,))
+    )
     optimiser = torch.optim.LBFGS([W, b], max_iter=steps, line_search_fn="strong_wolfe")
 
     def closure():
