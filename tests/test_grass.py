@@ -12,24 +12,26 @@ from rsssl_nb.encoders import Encoder
 from rsssl_nb.methods.base import At
 from rsssl_nb.methods.grass import (
     GraSS,
-    box_around,
     carried,
-    connected,
-    grow,
-    links,
     loss_map,
-    maxima,
-    peak_boxes,
     recut,
-    released_choice,
-    runs,
     still_statistics,
-    usable,
 )
 from rsssl_nb.methods.simclr import SimCLR
 from rsssl_nb.objectives.nce import nce
 from rsssl_nb.views.geometry import coordinate_ramp, crop_boxes, view_affine
 from rsssl_nb.views.pairs import Pair, Plan, box_iou, boxes_of, two_views
+from rsssl_nb.views.peaks import (
+    box_around,
+    connected,
+    grow,
+    has_peak,
+    maxima,
+    peak_boxes,
+    released_choice,
+    runs,
+    touching,
+)
 
 GUIDED = At(progress=0.9, epoch=9)
 EIGHT = np.ones((3, 3))
@@ -87,7 +89,7 @@ def test_components_are_scipys(share):
     mask = torch.rand(5, 23, 31, generator=torch.Generator().manual_seed(int(100 * share))) < share
     mask[3], mask[4] = False, True
     row, x0, x1 = runs(mask)
-    label = connected(len(row), *links(row, x0, x1, 23, 31))
+    label = connected(len(row), *touching(row, x0, x1, 23, 31))
     boxes = box_around(row, x0, x1, label, 23)
     mine = sorted((int(r), *boxes[k].tolist()) for k, r in zip(label.unique(), (row // 23)[label.unique()]))
     want = [
@@ -102,7 +104,7 @@ def test_runs_of_full_rows_and_nothing():
     mask = torch.ones(2, 3, 4, dtype=torch.bool)
     row, x0, x1 = runs(mask)
     assert row.tolist() == list(range(6)) and set(x0.tolist()) == {0} and set(x1.tolist()) == {4}
-    assert connected(6, *links(row, x0, x1, 3, 4)).tolist() == [0, 0, 0, 3, 3, 3], "images must not touch"
+    assert connected(6, *touching(row, x0, x1, 3, 4)).tolist() == [0, 0, 0, 3, 3, 3], "images must not touch"
     assert len(runs(~mask)[0]) == 0
 
 
@@ -117,7 +119,7 @@ def test_a_spiral_is_one_component():
         d = (d + 1) % 4
     assert ndimage.label(mask, EIGHT)[1] == 1
     row, x0, x1 = runs(torch.from_numpy(mask)[None])
-    assert connected(len(row), *links(row, x0, x1, 41, 41)).unique().tolist() == [0]
+    assert connected(len(row), *touching(row, x0, x1, 41, 41)).unique().tolist() == [0]
 
 
 # ---- peak_boxes -----------------------------------------------------------------------------------------------------
@@ -239,7 +241,7 @@ def test_fast_map_equals_the_hooked_one():
     want, grad, features = hooked(deepcopy(method), pair)
     got = method.guide(pair)
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-9)
-    assert got.dtype == torch.float32 and torch.equal(usable(got), torch.ones(16, dtype=torch.bool))
+    assert got.dtype == torch.float32 and torch.equal(has_peak(got), torch.ones(16, dtype=torch.bool))
     torch.testing.assert_close(
         grad, grad.mean((2, 3), keepdim=True).expand_as(grad), rtol=1e-4, atol=1e-9
     )  # constant over space

@@ -17,13 +17,14 @@ import torch.nn.functional as F
 from ..methods.base import At
 from ..methods.false import FALSE
 from ..methods.glcnet import GLCNet
-from ..methods.grass import GraSS, peak_boxes, still_statistics
+from ..methods.grass import GraSS, still_statistics
 from ..methods.placebos import anywhere, mixture
 from ..methods.ssccl import SSCCL
 from ..objectives.regions import sample_points
 from ..objectives.similarity import negatives, partner, unit
 from ..views.geometry import sample, transform_points
 from ..views.pairs import Pair, box_iou, boxes_of, two_views
+from ..views.peaks import peak_boxes
 
 # %% ../../nbs/evidence/mechanisms.ipynb #00000004
 MEASURES = {  # name: (whose claim, is it the training objective?, in words)

@@ -21,7 +21,7 @@ import torch
 
 from ..data.rasters import InputError
 from ..figures import new_axes, show_boxes, show_curves, show_grid, show_image, show_matrix
-from ..methods.grass import show_guidance
+from ..methods.pictures import show_guidance
 from ..objectives.similarity import cosine, positives, stack, unit
 from .folder import finished, read_config
 from ..weights import load_weights, save_weights, write_aside

@@ -23,13 +23,14 @@ from ..encoders import Encoder
 from ..explain.attribution import encoder_of, evaluating
 from ..figures import as_rgb, plain, show_bars, show_boxes, show_image
 from ..methods.false import RULES, softened, suspects
-from ..methods.grass import GraSS, connected, enlarged, links, peak_boxes, runs
+from ..methods.grass import GraSS
 from ..objectives.similarity import cosine, negatives, partner, stack
 from ..training.finetune import load_segmenter
 from ..training.folder import Config, checkpoints, read_checkpoint
 from ..training.pretrain import make_method
 from ..views.geometry import sample, transform_points, view_affine
 from ..views.pairs import Pair, Plan, overlap, overlap_iou, overlap_points, two_views
+from ..views.peaks import count_regions, enlarged, peak_boxes
 from ..weights import load
 from .boxes import boxes, checked
 from .frame import explorer, inset, key, show_over, show_row, tiles
@@ -329,8 +330,7 @@ def region(heat, threshold, sign, size):
     "What GraSS makes of a map (h, w): dict(heat with its sign, level, box x0 y0 x1 y1 in an image of `size` pixels, count of components, share of the image above)."
     heat = heat * sign
     _, mask, _ = enlarged(heat[None], threshold, (size, size))
-    found = runs(mask)
-    count = len(connected(len(found[0]), *links(*found, size, size)).unique())
+    count = count_regions(mask)
     box = peak_boxes(heat[None], threshold, size, -(-size // min(heat.shape)))[0]
     return dict(
         heat=heat,
