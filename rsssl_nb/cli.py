@@ -445,7 +445,7 @@ def map_(run, image, out, size, alpha, allow_remote, **kw):
     In several processes: torchrun --standalone --nproc_per_node 8 -m rsssl_nb map RUN IN OUT
     """
     from rsssl_nb.data.rasters import open_raster
-    from rsssl_nb.evaluation.maps import segment
+    from rsssl_nb.mapping.segment import segment
     from rsssl_nb.training.finetune import load_segmenter
 
     model, meta = load_segmenter(run)
@@ -468,7 +468,7 @@ def map_(run, image, out, size, alpha, allow_remote, **kw):
 def embed(run, image, out, size, alpha, allow_remote, **kw):
     "Colour the raster IN by what the pretrained RUN sees in it (PCA of its features), into the GeoTIFF OUT."
     from rsssl_nb.data.rasters import open_raster
-    from rsssl_nb.evaluation.maps import embed
+    from rsssl_nb.mapping.embed import embed
     from rsssl_nb.training.pretrain import load_encoder
 
     encoder, meta = load_encoder(run)
@@ -492,7 +492,7 @@ def embed(run, image, out, size, alpha, allow_remote, **kw):
 def boxes(run, image, out, size, alpha, allow_remote, **kw):
     "Draw the boxes that the GraSS of RUN cuts in the raster IN, as GeoJSON in map coordinates."
     from rsssl_nb.data.rasters import open_raster
-    from rsssl_nb.evaluation.maps import draw_boxes, guided_method
+    from rsssl_nb.mapping.boxes import draw_boxes, guided_method
 
     method, config = guided_method(run)
     draw_boxes(
