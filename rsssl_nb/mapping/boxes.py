@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..data.rasters import InputError, Raster, explained, open_raster
+from ..data.rasters import Raster, explained, open_raster
 from ..encoders import Encoder
+from ..errors import InputError
+from ..files import write_aside
 from .segment import model_on_device
 from .store import check_output
 from .tiling import check_windows, plan_windows
@@ -23,7 +25,6 @@ from ..training.folder import Config, checkpoints, read_checkpoint, read_config
 from ..training.pretrain import make_method, normalise, progress_bar
 from ..views.geometry import corners, transform_points, view_affine
 from ..views.pairs import two_views
-from ..weights import write_aside
 
 # %% ../../nbs/library/mapping/boxes.ipynb #e7c295b9
 def guided_method(run: str | Path) -> tuple[GraSS, Config]:

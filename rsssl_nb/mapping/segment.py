@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..data.rasters import InputError, open_raster
+from ..data.rasters import open_raster
+from ..errors import InputError
 from .stitch import encode_labels, encode_shares, predictor
 from .store import OutputFile, check_output, write_map
 from .tiling import check_windows

@@ -21,13 +21,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..data.rasters import InputError, Raster, explained, handle, raster_writer
+from ..data.rasters import Raster, explained, handle, raster_writer
+from ..errors import InputError
+from ..files import write_aside
 from .stitch import map_bands
 from .tiling import band_layout, bands_of_process, plan_windows
 from ..training.folder import locked
 from ..training.pretrain import progress_bar
 from ..training.processes import world
-from ..weights import write_aside
 
 # %% ../../nbs/library/mapping/store.ipynb #7d572009
 def band_path(folder: Path, band: int) -> Path:

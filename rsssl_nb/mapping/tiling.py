@@ -9,7 +9,8 @@ __all__ = ['window_starts', 'written_blocks', 'plan_windows', 'blend_weights', '
 import numpy as np
 import torch
 
-from ..data.rasters import InputError, Raster, explained, handle
+from ..data.rasters import Raster, explained, handle
+from ..errors import InputError
 
 # %% ../../nbs/library/mapping/tiling.ipynb #c9c1c169
 def window_starts(length: int, size: int, overlap: float = 0.25) -> list[int]:
