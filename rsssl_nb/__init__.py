@@ -20,7 +20,7 @@ _homes = {
     "SSCCL": "methods.ssccl",
     "pretrain": "training.pretrain",
     "finetune": "training.finetune",
-    "segment": "mapping.segment",
+    "segment": "evaluation.maps",
 }
 __all__ = list(_homes)
 
