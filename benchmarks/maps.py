@@ -7,7 +7,8 @@ import torch
 from measure import Sides, growth, main, question
 
 from rsssl_nb.encoders import Encoder, Segmenter
-from rsssl_nb.evaluation.maps import segment, starts_of
+from rsssl_nb.mapping.segment import segment
+from rsssl_nb.mapping.tiling import window_starts
 
 
 def model_for(at, width=None):
@@ -22,7 +23,7 @@ def image_of(side):
 
 def forward(model, image, size, batch, device):
     "The model's forward passes over all windows of a map, normalised and on the device beforehand."
-    ys = starts_of(image.shape[1], size)
+    ys = window_starts(image.shape[1], size)
     windows = torch.stack(
         [torch.as_tensor(image[:, y : y + size, x : x + size]) for y in ys for x in ys]
     ).float()

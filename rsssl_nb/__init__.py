@@ -20,7 +20,7 @@ _homes = {
     "SSCCL": "methods.ssccl",
     "pretrain": "training.pretrain",
     "finetune": "training.finetune",
-    "segment": "evaluation.maps",
+    "segment": "mapping.segment",
 }
 __all__ = list(_homes)
 

@@ -1,9 +1,11 @@
 """The command line `rsssl-nb`: the pages' own functions, for jobs that outgrow a page.
 
-Every failure that a user can mend ends in one sentence on stderr and exit code 2; `--traceback` shows where it came from.
+Every failure that a user can mend ends in one sentence on stderr and exit code 2; `--traceback` shows where
+it came from.
 """
 
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -22,9 +24,19 @@ alpha = click.option(
 )
 
 
+def one_line(message):
+    "A message without its line breaks and runs of spaces."
+    return " ".join(str(message).split())
+
+
+def show_note(message, *_, **__):
+    "A Python warning as one line on stderr."
+    click.echo(f"Note: {one_line(message)}", err=True)
+
+
 def sentence(error):
     "An error as one line: what is wrong, where, and what to do."
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = one_line(error) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename or ''}: {error.strerror}: check the path, its permissions and the free space"
     if isinstance(error, KeyError):
@@ -38,9 +50,7 @@ class Group(click.Group):
     def invoke(self, ctx):
         import warnings
 
-        warnings.showwarning = lambda message, *_, **__: click.echo(
-            f"Note: {' '.join(str(message).split())}", err=True
-        )
+        warnings.showwarning = show_note
         try:
             return super().invoke(ctx)
         except (ValueError, OSError, KeyError, MemoryError) as error:
@@ -78,8 +88,13 @@ def scene(out, size, seed):
         click.echo(f"wrote {path}")
 
 
+def is_first():
+    "Whether this is the process that speaks: the only one, or rank 0 of several."
+    return os.environ.get("RANK", "0") == "0"
+
+
 def settings(pairs):
-    "`--set NAME=VALUE` as a dict; values are read as JSON where they can be (numbers, true, null), else as text."
+    "`--set NAME=VALUE` as a dict; values are read as JSON where they are JSON (0.2, true, null), else text."
     found = {}
     for pair in pairs:
         name, sep, value = pair.partition("=")
@@ -191,9 +206,12 @@ def resume_mode(resume, out):
 def pretrain(
     images, method, out, options, resume, processes, deterministic, probe_images, probe_labels, **kw
 ):
-    """Pretrain an encoder on unlabelled IMAGES: files, folders, or datasets (TOML or a known layout; of these the training scenes).
+    """Pretrain an encoder on unlabelled IMAGES: files, folders, or datasets (TOML or a known layout; of these
+    the training scenes).
 
-    On several GPUs: torchrun --standalone --nproc_per_node 8 -m rsssl_nb pretrain IMAGES --out RUN --processes 8
+    \b
+    On several GPUs:
+      torchrun --standalone --nproc_per_node 8 -m rsssl_nb pretrain IMAGES --out RUN --processes 8
     """
     from rsssl_nb.encoders import Encoder
     from rsssl_nb.training.pretrain import make_method, pretrain
@@ -202,13 +220,14 @@ def pretrain(
     resume, out = resume_mode(resume, out)
     if out is None:
         raise click.UsageError("Missing option '--out': the run folder to make")
-    first, size = os.environ.get("RANK", "0") == "0", refuse_other_world(processes)
+    size = refuse_other_world(processes)
     note = make_method(method, Encoder(width=8), settings(options)).note(kw["epochs"])
-    if first:
+    if is_first():
         click.echo(f"{size} process{'es' if size > 1 else ''}, {method}" + (f"; {note}" if note else ""))
-    if first and kw["batch"] == 1:
+    if is_first() and kw["batch"] == 1:
         click.echo(
-            "Note: in a batch of one no image has another to differ from: contrastive losses stay 0; use a larger --batch",
+            "Note: in a batch of one no image has another to differ from: contrastive losses stay 0; "
+            "use a larger --batch",
             err=True,
         )
     if deterministic:
@@ -224,13 +243,11 @@ def pretrain(
         probe=probe,
         **kw,
     )
-    if not first:
+    if not is_first():
         return
-    ending = (
-        f"wrote {out / 'encoder.safetensors'}"
-        if run.complete
-        else "stopped when asked to; go on with --resume auto"
-    )
+    ending = "stopped when asked to; go on with --resume auto"
+    if run.complete:
+        ending = f"wrote {out / 'encoder.safetensors'}"
     click.echo(f"{len(run.log)} steps, loss {run.log[0]['loss']:.3f} -> {run.log[-1]['loss']:.3f}; {ending}")
 
 
@@ -238,12 +255,11 @@ def training_images(paths):
     "Files and folders as they are; of a dataset the rasters of its training scenes."
     from rsssl_nb.data.datasets import recognised
 
-    known = [(path, recognised(path) if path.exists() else None) for path in paths]
-    return [
-        image
-        for path, data in known
-        for image in ([data.raster(e) for e in data.split("train")] if data else [path])
-    ]
+    found = []
+    for path in paths:
+        data = recognised(path) if path.exists() else None
+        found += [data.raster(entry) for entry in data.split("train")] if data else [path]
+    return found
 
 
 def watch_by(images, labels, kw):
@@ -307,17 +323,13 @@ def finetune(run, images, labels, out, subset, **kw):
     if labels is None:
         images, labels, kw["classes"] = training_labels(images)
     _, log = finetune(run, images, labels, out, subset=subset, **kw)
-    best = max(
-        (r for r in log if r["held_out_miou"] is not None), key=lambda r: r["held_out_miou"], default=None
-    )
-    kept = (
-        f"kept epoch {best['epoch']} (mIoU {best['held_out_miou']:.3f} on held-out labels)"
-        if best
-        else "kept the last epoch (too few windows to hold some out)"
-    )
-    click.echo(
-        f"{len(log)} epochs, loss {log[-1]['loss']:.3f}; {kept}; wrote {out / 'segmenter.safetensors'}"
-    )
+    scored = [row for row in log if row["held_out_miou"] is not None]
+    kept = "kept the last epoch (too few windows to hold some out)"
+    if scored:
+        best = max(scored, key=lambda row: row["held_out_miou"])
+        kept = f"kept epoch {best['epoch']} (mIoU {best['held_out_miou']:.3f} on held-out labels)"
+    written = out / "segmenter.safetensors"
+    click.echo(f"{len(log)} epochs, loss {log[-1]['loss']:.3f}; {kept}; wrote {written}")
 
 
 def training_labels(path):
@@ -336,7 +348,9 @@ def training_labels(path):
 @main.command()
 @click.argument("folder", type=PATH)
 def check(folder):
-    "List what is wrong with a FOLDER of rasters or a dataset: corrupt, empty and mismatching files, labels, leaks. Exit code 2 when there is anything."
+    """List what is wrong with a FOLDER of rasters or a dataset: corrupt, empty and mismatching files, labels,
+    leaks. Exit code 2 when there is anything.
+    """
     from rsssl_nb.data.datasets import check_dataset, recognised
     from rsssl_nb.data.rasters import check_rasters
 
@@ -369,7 +383,9 @@ def check(folder):
 )
 @seed
 def split(image, out, block, buffer, shares, seed):
-    "Divide the mosaic IMAGE into blocks for train, val and test, written to OUT (GeoJSON) for a dataset's `split`."
+    """Divide the mosaic IMAGE into blocks for train, val and test, written to OUT (GeoJSON) for a dataset's
+    `split`.
+    """
     from rsssl_nb.data.rasters import open_raster
     from rsssl_nb.data.shapes import SPLITS, block_split, write_split
 
@@ -377,10 +393,9 @@ def split(image, out, block, buffer, shares, seed):
     boxes = block_split(raster, block, buffer, shares, seed)
     path = write_split(out or image.with_suffix(".split.geojson"), boxes, raster)
     for i, name in enumerate(SPLITS):
-        areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in boxes if b[4] == i]
-        click.echo(
-            f"{name:6} {len(areas)} blocks, {100 * sum(areas) / (raster.width * raster.height):.1f} % of the image"
-        )
+        areas = [(right - left) * (bottom - top) for left, top, right, bottom, part in boxes if part == i]
+        share = sum(areas) / (raster.width * raster.height)
+        click.echo(f"{name:6} {len(areas)} blocks, {100 * share:.1f} % of the image")
     click.echo(f"wrote {path}")
 
 
@@ -410,9 +425,9 @@ resume = click.option(
 )
 
 
-def said(out):
+def say_written(out):
     "Says what was written, once of several processes."
-    if os.environ.get("RANK", "0") == "0":
+    if is_first():
         click.echo(f"wrote {out}")
 
 
@@ -430,7 +445,7 @@ def map_(run, image, out, size, alpha, allow_remote, **kw):
     In several processes: torchrun --standalone --nproc_per_node 8 -m rsssl_nb map RUN IN OUT
     """
     from rsssl_nb.data.rasters import open_raster
-    from rsssl_nb.evaluation.maps import segment
+    from rsssl_nb.mapping.segment import segment
     from rsssl_nb.training.finetune import load_segmenter
 
     model, meta = load_segmenter(run)
@@ -442,7 +457,7 @@ def map_(run, image, out, size, alpha, allow_remote, **kw):
         progress=True,
         **kw,
     )
-    said(out)
+    say_written(out)
 
 
 @main.command()
@@ -453,7 +468,7 @@ def map_(run, image, out, size, alpha, allow_remote, **kw):
 def embed(run, image, out, size, alpha, allow_remote, **kw):
     "Colour the raster IN by what the pretrained RUN sees in it (PCA of its features), into the GeoTIFF OUT."
     from rsssl_nb.data.rasters import open_raster
-    from rsssl_nb.evaluation.maps import embed
+    from rsssl_nb.mapping.embed import embed
     from rsssl_nb.training.pretrain import load_encoder
 
     encoder, meta = load_encoder(run)
@@ -467,7 +482,7 @@ def embed(run, image, out, size, alpha, allow_remote, **kw):
         progress=True,
         **kw,
     )
-    said(out)
+    say_written(out)
 
 
 @main.command()
@@ -477,7 +492,7 @@ def embed(run, image, out, size, alpha, allow_remote, **kw):
 def boxes(run, image, out, size, alpha, allow_remote, **kw):
     "Draw the boxes that the GraSS of RUN cuts in the raster IN, as GeoJSON in map coordinates."
     from rsssl_nb.data.rasters import open_raster
-    from rsssl_nb.evaluation.maps import draw_boxes, guided_method
+    from rsssl_nb.mapping.boxes import draw_boxes, guided_method
 
     method, config = guided_method(run)
     draw_boxes(
@@ -490,7 +505,7 @@ def boxes(run, image, out, size, alpha, allow_remote, **kw):
         progress=True,
         **kw,
     )
-    said(out)
+    say_written(out)
 
 
 def null_for_nan(value):
@@ -499,7 +514,7 @@ def null_for_nan(value):
         return {k: null_for_nan(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [null_for_nan(v) for v in value]
-    return None if isinstance(value, float) and value != value else value
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 @main.command()
@@ -509,7 +524,7 @@ def null_for_nan(value):
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, undefined scores as null.")
 def score(predicted, labels, classes, as_json):
     "Score the label map PREDICTED against LABELS on the same grid."
-    from rsssl_nb.data.rasters import find_classes, read_classes
+    from rsssl_nb.data.rasters import read_classes
     from rsssl_nb.evaluation.scores import score_rasters
 
     found = score_rasters(predicted, labels, read_classes(classes) if classes else None)
@@ -518,32 +533,32 @@ def score(predicted, labels, classes, as_json):
             f"{labels} has no labelled pixel where {predicted} has a class: there is nothing to score"
         )
     if as_json:
-        return click.echo(json.dumps(null_for_nan(found)))
-    click.echo(
-        f"OA {found['oa']:.3f}  Kappa {found['kappa']:.3f}  mIoU {found['miou']:.3f}  F1 {found['f1']:.3f}  ({found['pixels']} pixels, {found['ignored']} ignored)"
-    )
+        click.echo(json.dumps(null_for_nan(found)))
+        return
+    scores = {"OA": "oa", "Kappa": "kappa", "mIoU": "miou", "F1": "f1"}
+    line = "  ".join(f"{label} {found[name]:.3f}" for label, name in scores.items())
+    click.echo(f"{line}  ({found['pixels']} pixels, {found['ignored']} ignored)")
     for name, iou in found["iou"].items():
         click.echo(f"  {name:24} IoU {iou:.3f}")
 
 
+def weights_file(path):
+    "The weights that a path means: a run folder's, or the file itself; None when there are none."
+    if path.is_dir():
+        names = (path / "encoder.safetensors", path / "segmenter.safetensors")
+        return next((name for name in names if name.exists()), None)
+    return path if path.suffix.lower() in (".safetensors", ".pth", ".pt", ".ckpt", ".torch") else None
+
+
 def describe(path):
     "What a run folder, a weights file or a raster is, as rows (name, value)."
-    weights = (
-        [path / n for n in ("encoder.safetensors", "segmenter.safetensors") if (path / n).exists()]
-        if path.is_dir()
-        else [path] * (path.suffix == ".safetensors")
-    )
-    if not weights and path.suffix.lower() in (".pth", ".pt", ".ckpt", ".torch"):
-        weights = [path]
+    weights = weights_file(path)
     if weights:
         from rsssl_nb.weights import load_weights
 
-        state, meta = load_weights(weights[0])
-        return [
-            ("file", weights[0]),
-            ("parameters", f"{sum(v.numel() for v in state.values()):,}"),
-            *meta.items(),
-        ]
+        state, meta = load_weights(weights)
+        parameters = sum(v.numel() for v in state.values())
+        return [("file", weights), ("parameters", f"{parameters:,}"), *meta.items()]
     if (path / "config.json").exists():
         from rsssl_nb.training.folder import as_json, read_config
 
@@ -554,16 +569,10 @@ def describe(path):
         raise ValueError(f"{path} is a folder without a run: give a run folder, a weights file or a raster")
     from rsssl_nb.data.rasters import open_raster
 
-    r = open_raster(path)
-    return [
-        ("file", path),
-        ("size", f"{r.width} x {r.height}"),
-        ("bands", r.bands),
-        ("type", r.dtype),
-        ("nodata", r.nodata),
-        ("crs", r.crs),
-        ("transform", r.transform),
-    ]
+    raster = open_raster(path)
+    rows = [("file", path), ("size", f"{raster.width} x {raster.height}"), ("bands", raster.bands)]
+    rows += [("type", raster.dtype), ("nodata", raster.nodata), ("crs", raster.crs)]
+    return [*rows, ("transform", raster.transform)]
 
 
 @main.command()
@@ -607,12 +616,15 @@ def lessons():
 @click.argument("dest", type=PATH, default="lessons")
 @click.option("--force", is_flag=True, help="Also overwrite notebooks you have changed.")
 def copy(dest, force):
-    "Copy the lessons into the folder DEST. A notebook you have changed stays, and ours goes beside it as NAME.new.ipynb."
+    """Copy the lessons into the folder DEST. A notebook you have changed stays, and ours goes beside it as
+    NAME.new.ipynb.
+    """
     from rsssl_nb.lessons import copy
 
     written = copy(dest, force)
-    for path in (p for p in written if ".new" in p.suffixes):
-        click.echo(f"kept yours, ours is {path}")
+    for path in written:
+        if ".new" in path.suffixes:
+            click.echo(f"kept yours, ours is {path}")
     click.echo(
         f"{len(written)} files copied to {dest}" if written else f"nothing to copy: {dest} has all lessons"
     )
@@ -623,172 +635,43 @@ def copy(dest, force):
 @click.option("--port", type=int, help="Where to listen. [default: the first free one from 8888]")
 @click.option("--no-browser", is_flag=True, help="Print the address only.")
 def lab(dest, port, no_browser):
-    "Copy the lessons that DEST lacks and open JupyterLab on the tour; for this machine only, with a token. Stop it with Ctrl-C."
+    """Copy the lessons that DEST lacks and open JupyterLab on the tour; for this machine only, with a token.
+    Stop it with Ctrl-C.
+    """
     from rsssl_nb.lessons import lab
 
-    lab(dest, *["--no-browser"] * no_browser, *[f"--ServerApp.port={port}"] * (port is not None))
+    options = ["--no-browser"] if no_browser else []
+    if port is not None:
+        options.append(f"--ServerApp.port={port}")
+    lab(dest, *options)
 
 
 @main.command()
 @click.argument("folder", type=PATH, metavar="DIR")
 def grade(folder):
-    "Mark the exercises in the notebooks under DIR: a CSV of file, page, exercise, verdict and sentence on stdout. It runs their code: use an account without anything to lose."
+    """Mark the exercises in the notebooks under DIR: a CSV of file, page, exercise, verdict and sentence on
+    stdout. It runs their code: use an account without anything to lose.
+    """
     import csv
+
     from rsssl_nb.lessons import grade
 
-    table = csv.DictWriter(
-        sys.stdout, ["file", "page", "exercise", "verdict", "sentence"], lineterminator="\n"
-    )
+    columns = ["file", "page", "exercise", "verdict", "sentence"]
+    table = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
     table.writeheader()
     for row in grade(folder):
         table.writerow(row)
 
 
-def probe(what, test, cure):
-    "One row of the doctor's table: (ok or FAULT, what, found, cure or '')."
-    try:
-        return "ok", what, str(test()), ""
-    except Exception as error:
-        return (
-            "FAULT",
-            what,
-            f"{type(error).__name__}: {str(error).splitlines()[0][:150] if str(error) else ''}",
-            cure,
-        )
-
-
-def version_of(name):
-    "The version of a package, by importing it; ValueError when this package needs a newer one."
-    from importlib import import_module
-    from importlib.metadata import requires, version
-    from packaging.requirements import Requirement
-
-    import_module(name)
-    found, needed = (
-        version(name),
-        next((r for r in map(Requirement, requires("rsssl_nb")) if r.name == name), None),
-    )
-    if needed and not needed.specifier.contains(found, prereleases=True):
-        raise ValueError(f"version {found}, but rsssl_nb needs {needed}")
-    return found
-
-
-def torch_pair():
-    "Torch's and torchvision's versions, after torchvision's compiled operators answered."
-    import torch
-    from importlib import import_module
-
-    torchvision = import_module("torchvision")
-    torchvision.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
-    return f"torch {torch.__version__}, torchvision {torchvision.__version__}"
-
-
-def accelerator():
-    "A row on the GPU: none is a note, no fault; a card that torch does not see comes with its cure."
-    import shutil
-    import torch
-
-    if torch.cuda.is_available():
-        return "ok", "GPU", torch.cuda.get_device_name(), ""
-    if torch.backends.mps.is_available():
-        return "ok", "GPU", "mps (Apple)", ""
-    if shutil.which("nvidia-smi"):
-        return (
-            "note",
-            "GPU",
-            f"a card, which torch {torch.__version__} does not see",
-            "update the NVIDIA driver, or install torch's CUDA build: https://pytorch.org/get-started",
-        )
-    return (
-        "note",
-        "GPU",
-        "none",
-        "nothing to mend: all pages run on two cores; long training wants a machine with one",
-    )
-
-
-def gdal():
-    "Rasterio's and GDAL's versions."
-    from importlib import import_module
-
-    rasterio = import_module("rasterio")
-    return f"rasterio {rasterio.__version__}, GDAL {rasterio.__gdal_version__}"
-
-
-def widget_manager():
-    "The version of JupyterLab's widget manager; FileNotFoundError where JupyterLab would look for it in vain."
-    from jupyter_core.paths import jupyter_path
-
-    found = [
-        p
-        for folder in jupyter_path("labextensions")
-        for p in Path(folder).glob("@jupyter-widgets/jupyterlab-manager/package.json")
-    ]
-    if not found:
-        raise FileNotFoundError("JupyterLab has no @jupyter-widgets/jupyterlab-manager: panels stay blank")
-    return json.loads(found[0].read_text(encoding="utf-8"))["version"]
-
-
-def writable():
-    "That a file can be written here, and the space that is left."
-    import shutil
-    import tempfile
-
-    with tempfile.TemporaryFile(dir="."):
-        free = shutil.disk_usage(".").free
-    if free < 1e9:
-        raise OSError(f"only {free / 1e6:.0f} MB are free in the current folder")
-    return f"the current folder, {free / 1e9:.0f} GB free"
-
-
 @main.command()
 def doctor():
     "Check the installation: each fault with its cure. Exit code 2 when there is one."
-    from rsssl_nb.lessons import kernel_reply
+    from rsssl_nb.doctor import examine
 
-    pip = f"{Path(sys.executable).name} -m pip install"
-    rows = [
-        probe("python", lambda: sys.version.split()[0], ""),
-        probe(
-            "torch pair",
-            torch_pair,
-            f"{pip} --force-reinstall torch torchvision   (both from one index, in one command)",
-        ),
-        accelerator(),
-        probe("rasters", gdal, f"{pip} --force-reinstall rasterio"),
-        *(
-            probe(n, lambda n=n: version_of(n), f"{pip} --upgrade {n}")
-            for n in (
-                "numpy",
-                "scipy",
-                "matplotlib",
-                "captum",
-                "accelerate",
-                "safetensors",
-                "ipywidgets",
-                "anywidget",
-            )
-        ),
-        probe(
-            "jupyterlab",
-            lambda: version_of("jupyterlab"),
-            f"{pip} 'rsssl_nb[lab]'   (needed for the lessons only)",
-        ),
-        probe(
-            "widget manager",
-            widget_manager,
-            f"{pip} --force-reinstall jupyterlab_widgets ipywidgets, and reload the page",
-        ),
-        probe(
-            "kernel",
-            kernel_reply,
-            f"{Path(sys.executable).name} -m ipykernel install --sys-prefix; a firewall or proxy must leave 127.0.0.1 alone",
-        ),
-        probe("write access", writable, "choose a folder you may write to, or free some space"),
-    ]
-    for state, what, found, cure in rows:
-        click.echo(f"{state:6} {what:14} {found}" + (f"\n{'':21} -> {cure}" if cure else ""))
-    if any(state == "FAULT" for state, *_ in rows):
+    findings = list(examine())
+    for finding in findings:
+        click.echo(finding)
+    if any(finding.state == "FAULT" for finding in findings):
         raise SystemExit(2)
 
 

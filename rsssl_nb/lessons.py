@@ -14,6 +14,8 @@ from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 
+from rsssl_nb.moved import forward
+
 FLAGS = {"slow", "gpu"}
 
 
@@ -129,96 +131,6 @@ def check_kernel():
         raise ValueError(
             f"the kernel python3 starts {python}, which has no rsssl_nb: {Path(sys.executable).name} -m ipykernel install --sys-prefix"
         )
-
-
-def kernel_reply(seconds=60):
-    "What a kernel says over the websocket of a Jupyter server on this machine's loopback: the version of this package there."
-    import asyncio
-    import secrets
-    import socket
-    import tempfile
-
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    token = secrets.token_hex(16)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        server = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "jupyter_server",
-                "--ServerApp.open_browser=False",
-                "--ServerApp.ip=127.0.0.1",
-                "--ServerApp.allow_root=True",
-                f"--ServerApp.port={port}",
-            ],
-            env={**os.environ, "JUPYTER_TOKEN": token},
-            cwd=folder,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            return asyncio.run(asyncio.wait_for(ask_kernel(server, f"127.0.0.1:{port}", token), seconds))
-        except TimeoutError:
-            raise TimeoutError(f"no answer within {seconds} s") from None
-        finally:
-            server.terminate(), server.wait()
-
-
-async def ask_kernel(server, host, token):
-    "Starts a kernel on a Jupyter server and has it import this package: `kernel python3 has rsssl_nb VERSION`."
-    import asyncio
-    from tornado.httpclient import AsyncHTTPClient, HTTPRequest
-    from tornado.websocket import websocket_connect
-
-    auth = {"Authorization": f"token {token}"}
-    while True:
-        if server.poll() is not None:
-            raise OSError("the Jupyter server ended at once; jupyter server says why")
-        try:
-            made = await AsyncHTTPClient().fetch(
-                HTTPRequest(f"http://{host}/api/kernels", "POST", auth, "{}")
-            )
-            break
-        except OSError:
-            await asyncio.sleep(0.2)
-    socket = await websocket_connect(
-        HTTPRequest(f"ws://{host}/api/kernels/{json.loads(made.body)['id']}/channels", headers=auth)
-    )
-    await socket.write_message(
-        json.dumps(
-            dict(
-                channel="shell",
-                header=dict(
-                    msg_id="ask",
-                    msg_type="execute_request",
-                    version="5.3",
-                    username="",
-                    session="doctor",
-                    date="",
-                ),
-                parent_header={},
-                metadata={},
-                content=dict(
-                    code="import rsssl_nb",
-                    silent=False,
-                    store_history=False,
-                    user_expressions={"version": "rsssl_nb.__version__"},
-                    allow_stdin=False,
-                    stop_on_error=True,
-                ),
-            )
-        )
-    )
-    while True:
-        reply = json.loads(await socket.read_message())
-        if reply["header"]["msg_type"] != "execute_reply":
-            continue
-        content = reply["content"]
-        if content["status"] != "ok":
-            raise ImportError(f"the kernel python3 says {content['ename']}: {content['evalue']}")
-        return f"python3 answers over its websocket, with rsssl_nb {ast.literal_eval(content['user_expressions']['version']['data']['text/plain'])}"
 
 
 def lab(folder, *options):
@@ -387,3 +299,6 @@ def try_answer(client, name, answer, check):
     return ast.literal_eval(
         next(o["data"]["text/plain"] for o in cell.outputs if o.output_type == "execute_result")
     )
+
+
+__getattr__ = forward(__name__, {"kernel_reply": "doctor:kernel_reply"})

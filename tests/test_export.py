@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-HAND_WRITTEN = {"__init__.py", "__main__.py", "cli.py", "lessons.py", "moved.py", "py.typed"}
+HAND_WRITTEN = {"__init__.py", "__main__.py", "cli.py", "doctor.py", "lessons.py", "moved.py", "py.typed"}
 
 
 def generated(folder):

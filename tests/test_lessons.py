@@ -172,6 +172,8 @@ def test_a_kernel_without_the_package(tmp_path, monkeypatch):
         )
     )
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    monkeypatch.delenv("PYTHONPATH", raising=False)  # else the other Python finds the package after all
+    monkeypatch.setattr("jupyterlab.labapp.main", lambda argv: pytest.fail("JupyterLab was started"))
     monkeypatch.chdir(tmp_path)
     refused("lab", tmp_path / "lessons", says="has no rsssl_nb")
     refused("grade", tmp_path, says="ipykernel install")
@@ -269,9 +271,9 @@ real = meta.requires
 meta.requires = lambda name: [r.replace("scipy", "scipy>=1.0") if r == "scipy" else r for r in real(name)]
 def refuse(*a, **k): raise PermissionError(13, "Permission denied", ".")
 tempfile.TemporaryFile = refuse
-import rsssl_nb.lessons
+import rsssl_nb.doctor
 def silent(): raise TimeoutError("no answer within 60 s")
-rsssl_nb.lessons.kernel_reply = silent
+rsssl_nb.doctor.kernel_reply = silent
 """
 
 

@@ -3,11 +3,9 @@
 import csv
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 import warnings
 
@@ -16,27 +14,25 @@ import pytest
 import rasterio
 import torch
 
-from rsssl_nb.data.rasters import InputError, Raster, find_rasters, open_raster, raster_classes, write_raster
+from rsssl_nb.data.rasters import Raster, open_raster, raster_classes, write_raster
 from rsssl_nb.data.scenes import CLASSES, COLORS, make_scene
 from rsssl_nb.encoders import Encoder, Segmenter
-from rsssl_nb.evaluation import maps
-from rsssl_nb.evaluation.maps import (
-    bands_of,
-    blend_weights,
-    draw_boxes,
-    embed,
-    guided_method,
-    main_axes,
-    map_bands,
-    on_earth,
-    plan,
-    segment,
-    share,
-    speaker,
-    starts_of,
-    written,
-)
+from rsssl_nb.errors import InputError
 from rsssl_nb.evaluation.scores import confusion, per_image_miou, score_rasters, scores
+from rsssl_nb.mapping import tiling
+from rsssl_nb.mapping.boxes import draw_boxes, guided_method, to_map_coordinates
+from rsssl_nb.mapping.embed import embed, principal_axes
+from rsssl_nb.mapping.segment import segment
+from rsssl_nb.mapping.stitch import BandSums, encode_shares, map_bands, predictor
+from rsssl_nb.mapping.store import band_folder
+from rsssl_nb.mapping.tiling import (
+    band_layout,
+    bands_of_process,
+    blend_weights,
+    plan_windows,
+    window_starts,
+    written_blocks,
+)
 from rsssl_nb.training.pretrain import pretrain
 
 
@@ -77,9 +73,9 @@ def test_cover_is_complete():
     for length in (1, 63, 64, 65, 100, 1000):
         for overlap in (0.0, 0.25, 0.9):
             seen = np.zeros(max(length, 64), int)
-            for s in starts_of(length, 64, overlap):
+            for s in window_starts(length, 64, overlap):
                 seen[s : s + 64] += 1
-            assert (seen[:length] > 0).all() and starts_of(length, 64, overlap)[-1] == max(0, length - 64)
+            assert (seen[:length] > 0).all() and window_starts(length, 64, overlap)[-1] == max(0, length - 64)
     assert (blend_weights(64) > 0).all()
 
 
@@ -184,14 +180,14 @@ def sparse(path, side, places, block=256, bands=4, nodata=0, dtype="uint8", heig
 def test_blocks_never_written_cost_no_read(tmp_path, monkeypatch):
     places = [(1, 1), (6, 3), (7, 4), (0, 7)]
     raster = open_raster(sparse(tmp_path / "s.tif", 2048, places))
-    assert sorted(map(tuple, np.argwhere(written(raster))[:, ::-1].tolist())) == sorted(places)
+    assert sorted(map(tuple, np.argwhere(written_blocks(raster))[:, ::-1].tolist())) == sorted(places)
     asked, read = [], Raster.read
     monkeypatch.setattr(Raster, "read", lambda self, *box: asked.append(box) or read(self, *box))
     found = segment(Pixels(), raster, device="cpu")
     valid = np.zeros((2048, 2048), bool)
     for x, y in places:
         valid[y * 256 : y * 256 + 256, x * 256 : x * 256 + 256] = True
-    assert ((found < 6) == valid).all() and len(asked) == len(plan(raster, 256)) == 9
+    assert ((found < 6) == valid).all() and len(asked) == len(plan_windows(raster, 256)) == 9
     assert (256, 256, 256, 256) in asked and (
         0,
         1792,
@@ -203,7 +199,7 @@ def test_blocks_never_written_cost_no_read(tmp_path, monkeypatch):
 @pytest.mark.parametrize("nodata, dtype", [(None, "uint8"), (float("nan"), "float32"), (-1, "int16")])
 def test_a_missing_block_is_nodata_only_where_that_is_declared(tmp_path, nodata, dtype):
     raster = open_raster(sparse(tmp_path / "s.tif", 512, [(0, 1)], nodata=nodata, dtype=dtype))
-    assert written(raster).sum() == (4 if nodata is None else 1)
+    assert written_blocks(raster).sum() == (4 if nodata is None else 1)
     assert (segment(Pixels(), raster, device="cpu") < 6).sum() == 512**2 // (1 if nodata is None else 4)
 
 
@@ -215,8 +211,8 @@ def test_every_written_pixel_is_covered():
         object.__setattr__(raster, "block", (block, block))
         seen = np.zeros((7 * block + size, 9 * block + size), bool)
         with pytest.MonkeyPatch.context() as m:
-            m.setattr(maps, "written", lambda r: cells)
-            windows = plan(raster, size, 0.25)
+            m.setattr(tiling, "written_blocks", lambda r: cells)
+            windows = plan_windows(raster, size, 0.25)
         for x, y in windows:
             seen[y : y + size, x : x + size] = True
             assert 0 <= x <= max(0, raster.width - size) and 0 <= y <= max(0, raster.height - size)
@@ -227,18 +223,18 @@ def test_every_written_pixel_is_covered():
 
 
 def test_memory_follows_the_data_in_a_strip(tmp_path, monkeypatch):
-    most, add = [0], maps.Sums.add
+    most, add = [0], BandSums.add
 
     def watched(self, *args):
         add(self, *args)
         most[0] = max(most[0], len(self.tiles))
 
-    monkeypatch.setattr(maps.Sums, "add", watched)
+    monkeypatch.setattr(BandSums, "add", watched)
 
     def peak(width, height, places):
         most[0] = 0
         for _ in map_bands(
-            speaker(Pixels().eval()),
+            predictor(Pixels().eval()),
             open_raster(sparse(tmp_path / f"{width}.{height}.tif", width, places, height=height)),
             size=256,
         ):
@@ -269,7 +265,7 @@ def test_threads_do_not_change_a_byte():
             [
                 p
                 for _, p in map_bands(
-                    speaker(model), open_raster(scene), maps.shares_of, 8, 64, 0.25, threads=threads
+                    predictor(model), open_raster(scene), encode_shares, 8, 64, 0.25, threads=threads
                 )
             ],
             1,
@@ -289,14 +285,14 @@ def test_bands_are_dealt_out_once_each():
         open_raster(np.ones((1, 5000, 8), np.uint8)),
     ):
         for processes in (1, 2, 3, 7):
-            assert [i for rank in range(processes) for i in share(raster, 64, 0.25, rank, processes)] == list(
-                range(bands_of(raster, 64)[1])
-            )
+            assert [
+                i for rank in range(processes) for i in bands_of_process(raster, 64, 0.25, rank, processes)
+            ] == list(range(band_layout(raster, 64)[1]))
 
 
 JOB = """
 import sys, torch
-from rsssl_nb.evaluation.maps import segment
+from rsssl_nb.mapping.segment import segment
 sys.path.insert(0, sys.argv[1])
 from test_maps import wide_model
 segment(wide_model(), sys.argv[2], sys.argv[3], size=64, overlap=.5, device="cpu", probabilities=sys.argv[4], resume="resume" in sys.argv)
@@ -537,8 +533,8 @@ def test_an_output_that_cannot_be_written(tmp_path):
 
 
 def test_two_jobs_do_not_write_one_map(tmp_path):
-    with maps.parts_beside(tmp_path / "m.tif", {}):
-        code = f"from rsssl_nb.evaluation.maps import *\ntry: segment(torch.load({str(tmp_path / 'x.pt')!r}, weights_only=False), np.ones((4, 64, 64), np.uint8), {str(tmp_path / 'm.tif')!r}, size=32, device='cpu')\nexcept InputError as e: print(e)"
+    with band_folder(tmp_path / "m.tif", {}):
+        code = f"from rsssl_nb.mapping.segment import *\ntry: segment(torch.load({str(tmp_path / 'x.pt')!r}, weights_only=False), np.ones((4, 64, 64), np.uint8), {str(tmp_path / 'm.tif')!r}, size=32, device='cpu')\nexcept InputError as e: print(e)"
         torch.save(Segmenter(Encoder(bands=4, width=8), 6), tmp_path / "x.pt")
         assert (
             "being written by another process"
@@ -580,7 +576,7 @@ def test_every_raster_of_the_collection_is_mapped(imagery, tmp_path):
 
 def test_main_axes_are_those_of_the_svd():
     points = np.random.default_rng(0).normal(size=(400, 20)) @ np.random.default_rng(1).normal(size=(20, 20))
-    axes, low, high = main_axes(torch.as_tensor(points, dtype=torch.float32))
+    axes, low, high = principal_axes(torch.as_tensor(points, dtype=torch.float32))
     truth = np.linalg.svd(points, full_matrices=False)[2][:3].T
     assert (
         np.allclose(abs((axes.numpy() * truth).sum(0)), 1, atol=1e-4)
@@ -640,12 +636,12 @@ def test_boxes_lie_in_their_windows_on_earth(grass, tmp_path, transform):
     )
     made = json.loads(out.read_text())
     assert made["crs"]["properties"]["name"] == "EPSG:32633" and len(made["features"]) == 2 * len(
-        plan(open_raster(tmp_path / "i.tif"), 48, 0)
+        plan_windows(open_raster(tmp_path / "i.tif"), 48, 0)
     )
     back = tuple(~rasterio.Affine(*transform))[:6]
     for f in made["features"]:
         ring, (x, y) = (
-            on_earth(back, f["geometry"]["coordinates"][0]),
+            to_map_coordinates(back, f["geometry"]["coordinates"][0]),
             (f["properties"]["x"], f["properties"]["y"]),
         )
         assert (
