@@ -31,21 +31,13 @@ from rsssl_nb.evaluation.mechanisms import MEASURES, audit, scorecard
 from rsssl_nb.evaluation.probing import feature_maps, judge, spread
 from rsssl_nb.evaluation.scores import per_image_miou, scores
 from rsssl_nb.methods.base import At
-from rsssl_nb.training.finetune import augment, pixel_loss
-from rsssl_nb.training.folder import Config, code_version
-from rsssl_nb.training.pretrain import (
-    ENOUGH,
-    METHODS,
-    begin,
-    finite_step,
-    lr_factor,
-    method_class,
-    method_options,
-    normalise,
-    pick_device,
-    seed_step,
-    train_step,
-)
+from rsssl_nb.training.labelled import augment, pixel_loss
+from rsssl_nb.training.config import Config
+from rsssl_nb.training.folder import code_version
+from rsssl_nb.training.engine import finite_step, pick_device, seed_step, train_step
+from rsssl_nb.training.pretrain import ENOUGH, METHODS, begin, method_class, method_options
+from rsssl_nb.training.schedule import lr_factor
+from rsssl_nb.training.windows import normalise
 from rsssl_nb.views.pairs import Plan
 from rsssl_nb.weights import load_weights, write_aside
 

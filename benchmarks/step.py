@@ -8,8 +8,10 @@ from measure import Sides, main, question
 from rsssl_nb.data.rasters import Pool
 from rsssl_nb.data.scenes import make_scene
 from rsssl_nb.methods.base import At
-from rsssl_nb.training.folder import Config
-from rsssl_nb.training.pretrain import batches, begin, finite_step, train_step
+from rsssl_nb.training.config import Config
+from rsssl_nb.training.engine import finite_step, train_step
+from rsssl_nb.training.pretrain import begin
+from rsssl_nb.training.windows import batches
 from rsssl_nb.views.pairs import two_views
 
 STEPS = 10  # steps a round

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from rsssl_nb.data.scenes import CLASSES, make_scene, make_tiles
-from rsssl_nb.training.finetune import choose
+from rsssl_nb.training.labelled import choose
 from rsssl_nb.weights import write_aside
 
 SUBSETS = [(f, k) for f in ("01pct", "05pct", "10pct") for k in range(3)]
@@ -90,7 +90,7 @@ def embedded(size=48):
 def on_disk(name, root, px, opened):
     "Potsdam, LoveDA, DeepGlobe or folders (data.datasets) as tiles of `px`, tested on the test scenes or, where those have no labels, on val."
     from rsssl_nb.data.datasets import LAYOUTS, open_dataset
-    from rsssl_nb.training.finetune import labelled_windows, read_windows
+    from rsssl_nb.training.labelled import labelled_windows, read_windows
 
     dataset = open_dataset(root, name if name in LAYOUTS else None)
 

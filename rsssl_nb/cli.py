@@ -560,7 +560,8 @@ def describe(path):
         parameters = sum(v.numel() for v in state.values())
         return [("file", weights), ("parameters", f"{parameters:,}"), *meta.items()]
     if (path / "config.json").exists():
-        from rsssl_nb.training.folder import as_json, read_config
+        from rsssl_nb.training.config import as_json
+        from rsssl_nb.training.folder import read_config
 
         return [("unfinished run", path), *as_json(read_config(path)).items()]
     if path.suffix.lower() in (".json", ".jsonl", ".txt", ".csv"):

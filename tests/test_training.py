@@ -17,25 +17,12 @@ import torch
 from rsssl_nb.data.rasters import InputError, open_raster
 from rsssl_nb.data.scenes import make_scene
 from rsssl_nb.encoders import Encoder
-from rsssl_nb.training.finetune import (
-    augment,
-    choose,
-    finetune,
-    grid_windows,
-    hold_out,
-    load_segmenter,
-    read_subset,
-)
+from rsssl_nb.training.finetune import finetune, hold_out, load_segmenter
+from rsssl_nb.training.labelled import augment, choose, grid_windows, read_subset
 from rsssl_nb.training.folder import checkpoints
-from rsssl_nb.training.pretrain import (
-    METHODS,
-    load_encoder,
-    loader,
-    lr_factor,
-    make_method,
-    method_options,
-    pretrain,
-)
+from rsssl_nb.training.pretrain import METHODS, load_encoder, make_method, method_options, pretrain
+from rsssl_nb.training.schedule import lr_factor
+from rsssl_nb.training.windows import loader
 
 SMALL = dict(epochs=3, batch=8, samples=16, size=32, width=8, progress=False, device="cpu")
 SCENE = make_scene(128, seed=1)
@@ -69,7 +56,7 @@ def test_a_run_cut_after_any_epoch_ends_on_the_same_bits(method, tmp_path, monke
             return loader(pool, samples, batch, seed, epoch, *more)
 
         with monkeypatch.context() as m:
-            m.setattr("rsssl_nb.training.pretrain.loader", dying)
+            m.setattr("rsssl_nb.training.windows.loader", dying)
             with pytest.raises(KeyboardInterrupt):
                 pretrain(SCENE, method, out=tmp_path / str(cut), **SMALL)
         assert not (tmp_path / str(cut) / "encoder.safetensors").exists()

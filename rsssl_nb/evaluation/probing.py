@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from ..methods.practice import knn_miou
 from ..objectives.regions import sample_points
-from ..training.watch import effective_rank
+from ..training.health import effective_rank
 
 # %% ../../nbs/library/evaluation/probing.ipynb #00000007
 @torch.no_grad()

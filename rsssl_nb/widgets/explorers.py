@@ -26,7 +26,8 @@ from ..methods.false import RULES, softened, suspects
 from ..methods.grass import GraSS
 from ..objectives.similarity import cosine, negatives, partner, stack
 from ..training.finetune import load_segmenter
-from ..training.folder import Config, checkpoints, read_checkpoint
+from ..training.config import Config
+from ..training.folder import checkpoints, read_checkpoint
 from ..training.pretrain import make_method
 from ..views.geometry import sample, transform_points, view_affine
 from ..views.pairs import Pair, Plan, overlap, overlap_iou, overlap_points, two_views
