@@ -18,7 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from rsssl_nb.data.rasters import open_raster, read_classes, write_raster
+from rsssl_nb.data.labels import read_classes
+from rsssl_nb.data.raster import open_raster
+from rsssl_nb.data.write import write_raster
 from rsssl_nb.evaluation.scores import confusion, scores
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 from measure import Sides, growth, main, question
 
-from rsssl_nb.data.rasters import Pool, write_raster
+from rsssl_nb.data.pool import Pool
 from rsssl_nb.data.scenes import make_scene
+from rsssl_nb.data.write import write_raster
 
 KEPT = {}
 

@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 _homes = {
     "Scene": "data.scenes",
     "make_scene": "data.scenes",
-    "open_raster": "data.rasters",
+    "open_raster": "data.raster",
     "two_views": "views.pairs",
     "Encoder": "encoders",
     "SimCLR": "methods.simclr",

@@ -27,7 +27,7 @@ def imagery():
 @pytest.fixture(scope="session")
 def image(tmp_path_factory):
     "A small scene as a GeoTIFF."
-    from rsssl_nb.data.rasters import write_scene
     from rsssl_nb.data.scenes import make_scene
+    from rsssl_nb.data.write import write_scene
 
     return write_scene(make_scene(128, seed=1), tmp_path_factory.mktemp("scene"))[0]

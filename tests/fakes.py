@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from rsssl_nb.data.datasets import DEEPGLOBE, ISPRS, LOVEDA, POTSDAM, VAIHINGEN
-from rsssl_nb.data.rasters import rgb
+from rsssl_nb.data.write import rgb
 
 SIZE = 24
 

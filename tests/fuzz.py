@@ -133,7 +133,10 @@ KINDS = {
 
 def use(path):
     "What the library does with a file it does not know: opened, read in windows, looked at, read as labels, sampled. Gives the kind of outcome."
-    from rsssl_nb.data.rasters import Classes, InputError, Pool, look, open_raster, read_labels
+    from rsssl_nb.data.labels import Classes, read_labels
+    from rsssl_nb.data.pool import Pool
+    from rsssl_nb.data.raster import open_raster, overview
+    from rsssl_nb.errors import InputError
 
     try:
         raster = open_raster(path)
@@ -142,7 +145,7 @@ def use(path):
         raster.valid(0, 0, 64, 64)
         small = raster.width * raster.height < 2**22  # larger ones are never taken whole
         if small:
-            look(raster, 64)
+            overview(raster, 64)
     except InputError as error:
         return "refused: " + next(
             (kind for words, kind in KINDS.items() if words in str(error)),

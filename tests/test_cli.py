@@ -8,8 +8,9 @@ import pytest
 from click.testing import CliRunner
 
 from rsssl_nb.cli import main
-from rsssl_nb.data.rasters import open_raster, write_raster
+from rsssl_nb.data.raster import open_raster
 from rsssl_nb.data.scenes import make_scene
+from rsssl_nb.data.write import write_raster
 
 SMALL = "--epochs 1 --samples 32 --batch 16 --size 64 --width 16 --device cpu".split()
 

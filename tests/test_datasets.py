@@ -29,8 +29,10 @@ from rsssl_nb.data.datasets import (
     open_dataset,
     unpack,
 )
-from rsssl_nb.data.rasters import Classes, InputError, write_raster, write_scene
+from rsssl_nb.data.labels import Classes
 from rsssl_nb.data.scenes import make_scene
+from rsssl_nb.data.write import write_raster, write_scene
+from rsssl_nb.errors import InputError
 
 
 @pytest.fixture(autouse=True)

@@ -189,7 +189,7 @@ def test_the_ledger_has_no_number_of_its_own(tmp_path):
 
 
 def test_the_papers_setting_on_a_fake(tmp_path):
-    from rsssl_nb.data.rasters import write_raster
+    from rsssl_nb.data.write import write_raster
 
     rng = np.random.default_rng(0)
     for split, n in (("train", 2), ("val", 1)):

@@ -13,9 +13,11 @@ import pytest
 import torch
 from test_widgets import open_figures, stops
 
-from rsssl_nb.data.rasters import InputError, open_raster, write_raster, write_scene
+from rsssl_nb.data.raster import open_raster
 from rsssl_nb.data.scenes import make_scene
+from rsssl_nb.data.write import write_raster, write_scene
 from rsssl_nb.encoders import Encoder
+from rsssl_nb.errors import InputError
 from rsssl_nb.figures import picture_type
 from rsssl_nb.methods.glcnet import GLCNet
 from rsssl_nb.methods.grass import GraSS
@@ -435,7 +437,7 @@ def test_runs_checkpoints_and_segmenters_are_opened(image, tmp_path):
         [open_raster(image)],
         [np.zeros((128, 128), np.uint8)],
         tmp_path / "seg",
-        classes=__import__("rsssl_nb.data.rasters", fromlist=["Classes"]).Classes(("a<b", "c"), ()),
+        classes=__import__("rsssl_nb.data.labels", fromlist=["Classes"]).Classes(("a<b", "c"), ()),
         fraction=1.0,
         epochs=1,
         size=32,

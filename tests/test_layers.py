@@ -20,7 +20,7 @@ LAYERS = (
 DOORS = {
     "torchvision": {"encoders"},
     "captum": {"explain.attribution"},
-    "rasterio": {"data.rasters", "data.gdal", "data.write"},
+    "rasterio": {"data.gdal", "data.write"},
     "accelerate": {"training"},
     "matplotlib": {"figures"},
     "ipywidgets": {"widgets"},

@@ -14,8 +14,10 @@ import pytest
 import rasterio
 import torch
 
-from rsssl_nb.data.rasters import Raster, open_raster, raster_classes, write_raster
+from rsssl_nb.data.labels import raster_classes
+from rsssl_nb.data.raster import Raster, open_raster
 from rsssl_nb.data.scenes import CLASSES, COLORS, make_scene
+from rsssl_nb.data.write import write_raster
 from rsssl_nb.encoders import Encoder, Segmenter
 from rsssl_nb.errors import InputError
 from rsssl_nb.evaluation.scores import confusion, per_image_miou, score_rasters, scores

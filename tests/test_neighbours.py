@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rsssl_nb.data.rasters import InputError
 from rsssl_nb.encoders import Encoder, Segmenter
+from rsssl_nb.errors import InputError
 from rsssl_nb.explain.neighbours import (
     PointModel,
     classify,

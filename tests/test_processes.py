@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rsssl_nb.data.rasters import InputError
+from rsssl_nb.errors import InputError
 from rsssl_nb.training.processes import (
     Job,
     SharedBatchNorm,

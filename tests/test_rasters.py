@@ -19,30 +19,15 @@ from hypothesis import strategies as st
 from PIL import Image
 from rasterio.enums import ColorInterp
 
-from rsssl_nb.data.rasters import (
-    Classes,
-    InputError,
-    Pool,
-    box_sum,
-    check_rasters,
-    count_valid,
-    coverage,
-    enough,
-    find_classes,
-    find_rasters,
-    in_block_order,
-    look,
-    open_raster,
-    pair_labels,
-    raster_writer,
-    read_classes,
-    read_labels,
-    starts,
-    summed,
-    write_raster,
-    write_scene,
-)
+from rsssl_nb.data.check import check_rasters, count_valid
+from rsssl_nb.data.coverage import box_sum, corner_boxes, has_enough_valid, summed_area_table
+from rsssl_nb.data.gdal import find_rasters
+from rsssl_nb.data.labels import Classes, find_classes, pair_labels, read_classes, read_labels
+from rsssl_nb.data.pool import Pool
+from rsssl_nb.data.raster import open_raster, overview
 from rsssl_nb.data.scenes import make_scene
+from rsssl_nb.data.write import raster_writer, write_raster, write_scene
+from rsssl_nb.errors import InputError
 
 PLACE = ("EPSG:32633", (0.5, 0.0, 400000.0, 0.0, -0.5, 5800000.0))
 CLASSES = Classes(("water", "road", "field"), ("#0000ff", "#808080", "#00ff00"))
@@ -207,7 +192,7 @@ def test_infinite_and_undeclared_nan_are_missing(tmp_path):
 def test_a_nodata_value_the_type_cannot_hold_means_none(tmp_path):
     raster = open_raster(np.array([[[241, 5]]], np.uint8))
     assert raster.nodata is None
-    from rsssl_nb.data.rasters import usable_nodata
+    from rsssl_nb.data.raster import usable_nodata
 
     assert (
         usable_nodata(-9999, "uint8") is None
@@ -349,7 +334,7 @@ def test_workers_and_threads_read_the_same(tmp_path):
 
 
 def test_many_files_keep_few_handles(tmp_path):
-    from rsssl_nb.data.rasters import OPEN
+    from rsssl_nb.data.gdal import OPEN
 
     files = [write_raster(tmp_path / f"{i:03}.tif", noise(1, 16, 16, seed=i)) for i in range(80)]
     rasters = [open_raster(f) for f in files]
@@ -389,19 +374,20 @@ def holed(height, width, seed, share):
     st.floats(0, 1),
 )
 def test_cells_never_lie(height, width, size, cell, share, seed, keep):
-    from rsssl_nb.data.rasters import Coverage, cell_counts, open_array
+    from rsssl_nb.data.coverage import Coverage, cell_counts
+    from rsssl_nb.data.raster import open_array
 
     array = holed(height, width, seed, share)
     raster = open_array(array, nodata=0)
-    cover = Coverage(raster, cell, summed(cell_counts(raster, cell)))
+    cover = Coverage(raster, cell, summed_area_table(cell_counts(raster, cell)))
     rng = np.random.default_rng(seed)
     x, y = rng.integers(0, max(1, width - size + 1), 50), rng.integers(0, max(1, height - size + 1), 50)
     true = np.array([(array[0, b : b + size, a : a + size] > 0).sum() for a, b in zip(x, y)])
-    least, most = cover.box(x, y, x + size, y + size)
+    least, most = cover.bounds(x, y, x + size, y + size)
     assert (least <= true).all() and (true <= most).all()
     need = max(1, int(keep * size * size))
-    assert (enough(cover, x, y, size, need) == (true >= need)).all()
-    boxes = starts(cover, size, need)
+    assert (has_enough_valid(cover, x, y, size, need) == (true >= need)).all()
+    boxes = corner_boxes(cover, size, need)
     for a, b in np.stack([x, y], 1)[true >= need]:
         assert (
             (boxes[:, 0] <= a)
@@ -423,7 +409,7 @@ def test_windows_are_a_pure_function(tmp_path):
 
 @pytest.mark.parametrize("max_nodata", [0, 0.25, 0.5, 1])
 def test_no_window_lacks_more_than_allowed(max_nodata):
-    from rsssl_nb.data.rasters import open_array
+    from rsssl_nb.data.raster import open_array
 
     pool = Pool([open_array(holed(500, 400, 5, 0.45), nodata=0)], 24, max_nodata)
     lost = np.array([np.isnan(pool.read(w)).mean() for w in pool.windows(400)])
@@ -434,7 +420,7 @@ def test_no_window_lacks_more_than_allowed(max_nodata):
 
 
 def test_every_allowed_place_is_as_likely():
-    from rsssl_nb.data.rasters import open_array
+    from rsssl_nb.data.raster import open_array
 
     array = np.zeros((1, 40, 60), np.uint8)
     array[0, 5:30, 10:50] = 9
@@ -449,7 +435,7 @@ def test_every_allowed_place_is_as_likely():
 def test_rasters_are_drawn_by_their_valid_pixels():
     half = noise(1, 200, 200)
     half[:, :, :100] = 0
-    from rsssl_nb.data.rasters import open_array
+    from rsssl_nb.data.raster import open_array
 
     pool = Pool([open_array(half, nodata=0), noise(1, 100, 100), noise(1, 14, 14)], 16)
     share = np.bincount(pool.windows(6000)[:, 0]) / 6000
@@ -520,7 +506,7 @@ def test_block_order_is_a_permutation_along_the_blocks(tmp_path):
     b = plain_write(tmp_path / "b.tif", noise(1, 200, 200))
     pool = Pool([a, b], 16)
     windows = pool.windows(300)
-    order = in_block_order(pool, windows)
+    order = pool.in_block_order(windows)
     assert sorted(order) == list(range(300))
     ordered = windows[order]
     keys = [
@@ -564,18 +550,20 @@ def test_a_look_reads_overviews_masks_and_areas(tmp_path):
     array[:, :, :256] = 0
     raster = open_raster(with_overviews(tmp_path / "a.tif", array, rasterio.enums.Resampling.average))
     assert raster.overviews == (2, 4, 8)
-    small = look(raster, 64)
+    small = overview(raster, 64)
     assert small.shape == (2, 64, 64) and np.isnan(small[:, :, :32]).all()
     np.testing.assert_array_equal(small[:, :, 32:], array[:, ::8, 256::8])
-    np.testing.assert_array_equal(look(open_raster(array), 64)[:, 0, 40], array[:, 0, 320])
-    assert look(raster, 1000).shape == (2, 512, 512) and look(open_raster(noise(1, 1, 400)), 64).shape == (
+    np.testing.assert_array_equal(overview(open_raster(array), 64)[:, 0, 40], array[:, 0, 320])
+    assert overview(raster, 1000).shape == (2, 512, 512) and overview(
+        open_raster(noise(1, 1, 400)), 64
+    ).shape == (
         1,
         1,
         64,
     )
     mask = np.full((64, 64), 255, np.uint8)
     mask[:, :32] = 0
-    assert np.isnan(look(open_raster(tagged_alpha(tmp_path / "m.tif", mask)), 16)).sum() == 3 * 16 * 8
+    assert np.isnan(overview(open_raster(tagged_alpha(tmp_path / "m.tif", mask)), 16)).sum() == 3 * 16 * 8
 
 
 @pytest.mark.parametrize("resampling", ["average", "nearest"])
@@ -698,7 +686,7 @@ def test_any_number_of_bands_goes_all_the_way(tmp_path, bands):
     pair = two_views(images, seed=1)
     assert pair.a.shape == pair.b.shape == (2, bands, 32, 32) and not torch.equal(pair.a, images)
     assert torch.isfinite(Encoder(bands=bands, width=8)(pair.a).pooled).all()
-    assert show_image(look(open_raster(path)))._repr_png_() and show_image(pair.a[0])._repr_png_()
+    assert show_image(overview(open_raster(path)))._repr_png_() and show_image(pair.a[0])._repr_png_()
 
 
 # ---------------------------------------------------------------- files that are no rasters
@@ -886,7 +874,8 @@ def test_a_failed_write_leaves_what_was_there(tmp_path):
 def test_a_full_disk_is_said_and_leaves_nothing(tmp_path):
     code = f"""
 import resource, signal, numpy as np
-from rsssl_nb.data.rasters import InputError, write_raster
+from rsssl_nb.data.write import write_raster
+from rsssl_nb.errors import InputError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 try: write_raster({str(tmp_path / "a.tif")!r}, np.random.default_rng(0).integers(0, 255, (3, 600, 600), dtype=np.uint8))
@@ -1027,7 +1016,7 @@ def test_pairs_by_stem(tmp_path):
 
 def test_summed_area_table_is_the_slow_sum():
     counts = noise(13, 17)
-    table = summed(counts.astype(int))
+    table = summed_area_table(counts.astype(int))
     for x0, y0, x1, y1 in np.random.default_rng(0).integers(0, 13, (50, 4)):
         assert box_sum(table, x0, y0, x1, y1) == counts[y0 : max(y0, y1), x0 : max(x0, x1)].sum()
 
@@ -1088,7 +1077,7 @@ def test_the_manifest_of_real_geotiffs(imagery, row):
     from rsssl_nb.figures import show_image
 
     assert (
-        show_image(look(raster))._repr_png_()[:4] == b"\x89PNG"
+        show_image(overview(raster))._repr_png_()[:4] == b"\x89PNG"
         and show_image(pool.read(pool.windows(1)[0]))._repr_png_()
     )
 

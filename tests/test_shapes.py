@@ -14,15 +14,10 @@ from hypothesis import strategies as st
 
 from rsssl_nb.cli import main
 from rsssl_nb.data.datasets import open_dataset
-from rsssl_nb.data.rasters import (
-    Classes,
-    InputError,
-    Pool,
-    move_shape,
-    open_raster,
-    write_raster,
-    write_scene,
-)
+from rsssl_nb.data.gdal import reproject_polygon
+from rsssl_nb.data.labels import Classes
+from rsssl_nb.data.pool import Pool
+from rsssl_nb.data.raster import open_raster
 from rsssl_nb.data.scenes import make_scene
 from rsssl_nb.data.shapes import (
     SPLITS,
@@ -34,6 +29,8 @@ from rsssl_nb.data.shapes import (
     restrict,
     write_split,
 )
+from rsssl_nb.data.write import write_raster, write_scene
+from rsssl_nb.errors import InputError
 
 PLACE = ("EPSG:32633", (0.5, 0.0, 400000.0, 0.0, -0.5, 5800000.0))
 SITE = Classes(("meadow", "roof", "pond"))
@@ -155,7 +152,7 @@ def test_both_files_give_the_same_labels(tmp_path, raster, order, z, envelope):
 
 
 def test_longitude_and_latitude_by_default(tmp_path, raster):
-    moved = [(move_shape(g, "EPSG:32633", "EPSG:4326"), p) for g, p in SHAPES]
+    moved = [(reproject_polygon(g, "EPSG:32633", "EPSG:4326"), p) for g, p in SHAPES]
     for crs in (False, "OGC:1.3:CRS84"):
         np.testing.assert_array_equal(
             polygon_labels(geojson(tmp_path / "a.geojson", *moved, crs=crs), SITE, raster, "kind"), expected()

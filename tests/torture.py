@@ -19,8 +19,8 @@ from pathlib import Path
 
 import torch
 
-from rsssl_nb.data.rasters import write_scene
 from rsssl_nb.data.scenes import make_scene
+from rsssl_nb.data.write import write_scene
 from rsssl_nb.training.folder import code_version, finished
 from rsssl_nb.training.pretrain import METHODS, pretrain
 

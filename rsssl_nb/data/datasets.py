@@ -25,19 +25,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rsssl_nb.data.rasters import (
-    SUFFIXES,
-    Classes,
-    InputError,
-    check_rasters,
-    find_classes,
-    find_rasters,
-    open_raster,
-    pair_labels,
-    read_classes,
-    read_labels,
-    same_crs,
-)
+from .check import check_rasters
+from .gdal import SUFFIXES, find_rasters, same_crs
+from .labels import Classes, find_classes, pair_labels, read_classes, read_labels
+from .raster import open_raster
+from ..errors import InputError
 from .shapes import SPLITS, VECTORS, polygon_labels, restrict, shared
 
 # %% ../../nbs/library/data/datasets.ipynb #00000005

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .rasters import SUFFIXES, open_raster
+from .gdal import SUFFIXES
+from .raster import open_raster
 from ..errors import InputError
 
 # %% ../../nbs/library/data/folders.ipynb #098f7eac

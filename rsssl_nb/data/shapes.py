@@ -18,7 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .rasters import InputError, burn, move_shape, pixel_metres
+from .gdal import rasterize_polygons, reproject_polygon
+from .raster import pixel_metres
+from ..errors import InputError
 
 # %% ../../nbs/library/data/shapes.ipynb #00000005
 def crs_name(member):
@@ -141,7 +143,10 @@ def read_shapes(path, raster):
         raise InputError(f"{path} holds a {strange}: keep polygons only")
     if not rows:
         raise InputError(f"{path} holds no polygon: nothing can be placed on {raster.name}")
-    return [(pixel_shape(move_shape(g, crs, raster.crs) if crs else g, raster.transform), p) for g, p in rows]
+    return [
+        (pixel_shape(reproject_polygon(g, crs, raster.crs) if crs else g, raster.transform), p)
+        for g, p in rows
+    ]
 
 # %% ../../nbs/library/data/shapes.ipynb #0000000f
 def polygon_labels(path, classes, raster, field="class", elsewhere=None):
@@ -165,7 +170,7 @@ def polygon_labels(path, classes, raster, field="class", elsewhere=None):
         )
     if elsewhere is not None and elsewhere not in classes.names:
         raise InputError(f"elsewhere is {elsewhere!r}: use one of {', '.join(classes.names)}")
-    return burn(
+    return rasterize_polygons(
         [(g, table[v]) for g, v in named],
         raster.height,
         raster.width,

@@ -8,15 +8,9 @@ __all__ = ['scores', 'confusion', 'per_image_miou', 'score_classes', 'score_rast
 # %% ../../nbs/library/evaluation/scores.ipynb #00000002
 import numpy as np
 
-from rsssl_nb.data.rasters import (
-    InputError,
-    check_grid,
-    find_classes,
-    open_raster,
-    raster_classes,
-    read_classes,
-    read_labels,
-)
+from ..data.labels import check_grid, find_classes, raster_classes, read_classes, read_labels
+from ..data.raster import open_raster
+from ..errors import InputError
 
 # %% ../../nbs/library/evaluation/scores.ipynb #00000006
 def scores(confusion):

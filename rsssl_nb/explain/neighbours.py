@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..data.rasters import InputError
+from ..errors import InputError
 from .attribution import LAYERS, clipped, encoder_of, evaluating, measured
 from ..figures import palette, show_heat, show_image, show_images
 from ..objectives.regions import sample_points, window_mean

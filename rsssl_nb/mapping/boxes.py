@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..data.rasters import Raster, explained, open_raster
+from ..data.gdal import explained
+from ..data.raster import Raster, open_raster
 from ..encoders import Encoder
 from ..errors import InputError
 from ..files import write_aside

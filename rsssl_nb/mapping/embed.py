@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..data.rasters import Raster, open_raster
+from ..data.raster import Raster, open_raster
 from ..errors import InputError
 from .segment import model_on_device, weights_digest
 from .store import OutputFile, check_output, write_map

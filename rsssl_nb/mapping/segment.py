@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..data.rasters import open_raster
+from ..data.raster import open_raster
 from ..errors import InputError
 from .stitch import encode_labels, encode_shares, predictor
 from .store import OutputFile, check_output, write_map

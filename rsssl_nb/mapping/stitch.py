@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from ..data.rasters import Raster
+from ..data.raster import Raster
 from .tiling import band_layout, blend_weights, plan_windows
 from ..training.pretrain import normalise
 

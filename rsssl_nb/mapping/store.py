@@ -21,7 +21,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..data.rasters import Raster, explained, handle, raster_writer
+from ..data.gdal import explained, open_handle
+from ..data.raster import Raster
+from ..data.write import raster_writer
 from ..errors import InputError
 from ..files import write_aside
 from .stitch import map_bands
@@ -151,7 +153,7 @@ def assemble(folder: Path, raster: Raster, outputs: list[OutputFile], size: int)
     rows, n = band_layout(raster, size)
     planes = sum(output.planes for output in outputs)
     # the CRS of the file itself: the same CRS written as a string may be another one of nearly the same name
-    crs = handle(raster.path, *raster.source).crs if raster.path else raster.crs
+    crs = open_handle(raster.path, *raster.source).crs if raster.path else raster.crs
     identity = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
     transform = None if raster.transform == identity else raster.transform
     has_data = False

@@ -9,7 +9,8 @@ __all__ = ['window_starts', 'written_blocks', 'plan_windows', 'blend_weights', '
 import numpy as np
 import torch
 
-from ..data.rasters import Raster, explained, handle
+from ..data.gdal import explained, open_handle
+from ..data.raster import Raster
 from ..errors import InputError
 
 # %% ../../nbs/library/mapping/tiling.ipynb #c9c1c169
@@ -39,7 +40,7 @@ def written_blocks(raster: Raster) -> np.ndarray:
         return np.ones((rows, columns), bool)
     written = np.zeros((rows, columns), bool)
     with explained(raster.path, "read"):
-        file = handle(raster.path, *raster.source)
+        file = open_handle(raster.path, *raster.source)
         for y, x in np.ndindex(rows, columns):
             tag = f"BLOCK_OFFSET_{x}_{y}"
             written[y, x] = any(
