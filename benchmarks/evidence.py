@@ -25,21 +25,22 @@ import numpy as np
 import torch
 from tiles import SUBSETS, audited, dubai, embedded, on_disk, pack
 
+from rsssl_nb.data.statistics import normalise
 from rsssl_nb.encoders import Encoder, Segmenter
 from rsssl_nb.evaluation.evidence import PROTOCOL, SEEDS, ledger
 from rsssl_nb.evaluation.mechanisms import MEASURES, audit, scorecard
 from rsssl_nb.evaluation.probing import feature_maps, judge, spread
 from rsssl_nb.evaluation.scores import per_image_miou, scores
+from rsssl_nb.files import write_aside
 from rsssl_nb.methods.base import At
-from rsssl_nb.training.labelled import augment, pixel_loss
 from rsssl_nb.training.config import Config
-from rsssl_nb.training.folder import code_version
 from rsssl_nb.training.engine import finite_step, pick_device, seed_step, train_step
+from rsssl_nb.training.folder import code_version
+from rsssl_nb.training.labelled import augment, pixel_loss
 from rsssl_nb.training.pretrain import ENOUGH, METHODS, begin, method_class, method_options
 from rsssl_nb.training.schedule import lr_factor
-from rsssl_nb.training.windows import normalise
 from rsssl_nb.views.pairs import Plan
-from rsssl_nb.weights import load_weights, write_aside
+from rsssl_nb.weights import load_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 ARMS = {  # arm: (class, parent, options); a placebo's or oracle's parent is its mechanism's

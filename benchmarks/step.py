@@ -5,7 +5,7 @@ import sys
 import torch
 from measure import Sides, main, question
 
-from rsssl_nb.data.rasters import Pool
+from rsssl_nb.data.pool import Pool
 from rsssl_nb.data.scenes import make_scene
 from rsssl_nb.methods.base import At
 from rsssl_nb.training.config import Config

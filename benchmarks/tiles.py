@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from rsssl_nb.data.scenes import CLASSES, make_scene, make_tiles
+from rsssl_nb.files import write_aside
 from rsssl_nb.training.labelled import choose
-from rsssl_nb.weights import write_aside
 
 SUBSETS = [(f, k) for f in ("01pct", "05pct", "10pct") for k in range(3)]
 

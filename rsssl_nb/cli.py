@@ -81,7 +81,7 @@ def main(traceback):
 @seed
 def scene(out, size, seed):
     "Write a synthetic scene to OUT: image.tif (R G B NIR) and labels.tif."
-    from rsssl_nb.data.rasters import write_scene
+    from rsssl_nb.data.write import write_scene
     from rsssl_nb.data.scenes import make_scene
 
     for path in write_scene(make_scene(size, seed), out):
@@ -352,7 +352,7 @@ def check(folder):
     leaks. Exit code 2 when there is anything.
     """
     from rsssl_nb.data.datasets import check_dataset, recognised
-    from rsssl_nb.data.rasters import check_rasters
+    from rsssl_nb.data.check import check_rasters
 
     data = recognised(folder)
     rows = check_dataset(data) if data else check_rasters(folder)
@@ -386,7 +386,7 @@ def split(image, out, block, buffer, shares, seed):
     """Divide the mosaic IMAGE into blocks for train, val and test, written to OUT (GeoJSON) for a dataset's
     `split`.
     """
-    from rsssl_nb.data.rasters import open_raster
+    from rsssl_nb.data.raster import open_raster
     from rsssl_nb.data.shapes import SPLITS, block_split, write_split
 
     raster = open_raster(image)
@@ -444,7 +444,7 @@ def map_(run, image, out, size, alpha, allow_remote, **kw):
 
     In several processes: torchrun --standalone --nproc_per_node 8 -m rsssl_nb map RUN IN OUT
     """
-    from rsssl_nb.data.rasters import open_raster
+    from rsssl_nb.data.raster import open_raster
     from rsssl_nb.mapping.segment import segment
     from rsssl_nb.training.finetune import load_segmenter
 
@@ -467,7 +467,7 @@ def map_(run, image, out, size, alpha, allow_remote, **kw):
 @resume
 def embed(run, image, out, size, alpha, allow_remote, **kw):
     "Colour the raster IN by what the pretrained RUN sees in it (PCA of its features), into the GeoTIFF OUT."
-    from rsssl_nb.data.rasters import open_raster
+    from rsssl_nb.data.raster import open_raster
     from rsssl_nb.mapping.embed import embed
     from rsssl_nb.training.pretrain import load_encoder
 
@@ -491,7 +491,7 @@ def embed(run, image, out, size, alpha, allow_remote, **kw):
 @seed
 def boxes(run, image, out, size, alpha, allow_remote, **kw):
     "Draw the boxes that the GraSS of RUN cuts in the raster IN, as GeoJSON in map coordinates."
-    from rsssl_nb.data.rasters import open_raster
+    from rsssl_nb.data.raster import open_raster
     from rsssl_nb.mapping.boxes import draw_boxes, guided_method
 
     method, config = guided_method(run)
@@ -524,7 +524,7 @@ def null_for_nan(value):
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, undefined scores as null.")
 def score(predicted, labels, classes, as_json):
     "Score the label map PREDICTED against LABELS on the same grid."
-    from rsssl_nb.data.rasters import read_classes
+    from rsssl_nb.data.labels import read_classes
     from rsssl_nb.evaluation.scores import score_rasters
 
     found = score_rasters(predicted, labels, read_classes(classes) if classes else None)
@@ -568,7 +568,7 @@ def describe(path):
         raise ValueError(f"{path} is a text file: give a run folder, a weights file or a raster")
     if path.is_dir():
         raise ValueError(f"{path} is a folder without a run: give a run folder, a weights file or a raster")
-    from rsssl_nb.data.rasters import open_raster
+    from rsssl_nb.data.raster import open_raster
 
     raster = open_raster(path)
     rows = [("file", path), ("size", f"{raster.width} x {raster.height}"), ("bands", raster.bands)]

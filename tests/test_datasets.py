@@ -15,7 +15,6 @@ from PIL import Image
 
 from rsssl_nb.data.datasets import (
     DEEPGLOBE,
-    ISPRS,
     LOVEDA,
     POTSDAM,
     VAIHINGEN,

@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rsssl_nb.data.rasters import open_raster, raster_classes
+from rsssl_nb.data.labels import raster_classes
+from rsssl_nb.data.raster import open_raster
 from rsssl_nb.data.shapes import read_shapes
 from rsssl_nb.encoders import Encoder
 from rsssl_nb.evaluation.maps import draw_boxes, embed, guided_method, segment

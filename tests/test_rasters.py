@@ -671,9 +671,9 @@ def test_check_names_what_is_wrong(mixed):
 
 @pytest.mark.parametrize("bands", range(1, 14))
 def test_any_number_of_bands_goes_all_the_way(tmp_path, bands):
+    from rsssl_nb.data.statistics import normalise
     from rsssl_nb.encoders import Encoder
     from rsssl_nb.figures import show_image
-    from rsssl_nb.training.windows import normalise
     from rsssl_nb.views.pairs import two_views
 
     path = write_raster(

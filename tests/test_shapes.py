@@ -7,7 +7,6 @@ import warnings
 
 import numpy as np
 import pytest
-import rasterio
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from rsssl_nb.data.rasters import InputError, open_raster
 from rsssl_nb.data.scenes import make_scene
 from rsssl_nb.encoders import Encoder
+from rsssl_nb.errors import InputError
 from rsssl_nb.training.finetune import finetune, hold_out, load_segmenter
-from rsssl_nb.training.labelled import augment, choose, grid_windows, read_subset
 from rsssl_nb.training.folder import checkpoints
+from rsssl_nb.training.labelled import augment, choose, grid_windows, read_subset
 from rsssl_nb.training.pretrain import METHODS, load_encoder, make_method, method_options, pretrain
 from rsssl_nb.training.schedule import lr_factor
 from rsssl_nb.training.windows import loader
@@ -126,7 +126,7 @@ def test_few_samples_still_give_a_step():
 
 
 def test_workers_give_the_same_bits(tmp_path):
-    from rsssl_nb.data.rasters import write_scene
+    from rsssl_nb.data.write import write_scene
 
     image, _ = write_scene(SCENE, tmp_path)
     assert equal(weights(pretrain(image, workers=2, **SMALL)), weights(pretrain(image, **SMALL)))

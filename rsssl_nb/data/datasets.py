@@ -29,8 +29,8 @@ from .check import check_rasters
 from .gdal import SUFFIXES, find_rasters, same_crs
 from .labels import Classes, find_classes, pair_labels, read_classes, read_labels
 from .raster import open_raster
-from ..errors import InputError
 from .shapes import SPLITS, VECTORS, polygon_labels, restrict, shared
+from ..errors import InputError
 
 # %% ../../nbs/library/data/datasets.ipynb #00000005
 class Entry(NamedTuple):

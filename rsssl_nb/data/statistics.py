@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['moments', 'mean_and_square', 'mean_and_deviation', 'part_of_overview', 'raster_moments', 'band_statistics',
-           'normalise']
+           'normalise', 'image_statistics']
 
 # %% ../../nbs/library/data/statistics.ipynb #3f1c0e4c
 import numpy as np
@@ -92,3 +92,10 @@ def normalise(images, mean, std):
         torch.as_tensor(v, dtype=torch.float32, device=images.device).view(-1, 1, 1) for v in (mean, std)
     )
     return ((images - mean) / torch.where(std > 0, std, torch.ones_like(std))).nan_to_num(0.0, 0.0, 0.0)
+
+
+def image_statistics(images) -> tuple[list[float], list[float]]:
+    "Mean and standard deviation per band of a tensor (n, C, H, W), NaN left out: two lists of C floats."
+    flat = images.transpose(0, 1).flatten(1)
+    mean = flat.nanmean(1, keepdim=True)
+    return mean[:, 0].tolist(), (flat - mean).pow(2).nanmean(1).sqrt().tolist()

@@ -15,6 +15,7 @@ import torch
 
 from ..data.gdal import explained
 from ..data.raster import Raster, open_raster
+from ..data.statistics import normalise
 from ..encoders import Encoder
 from ..errors import InputError
 from ..files import write_aside
@@ -23,7 +24,7 @@ from .store import check_output
 from .tiling import check_windows, plan_windows
 from ..methods.grass import GraSS
 from ..training.folder import Config, checkpoints, read_checkpoint, read_config
-from ..training.pretrain import make_method, normalise, progress_bar
+from ..training.pretrain import make_method, progress_bar
 from ..views.geometry import corners, transform_points, view_affine
 from ..views.pairs import two_views
 

@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 
 from ..data.raster import Raster, open_raster
+from ..data.statistics import normalise
 from ..errors import InputError
 from .segment import model_on_device, weights_digest
 from .store import OutputFile, check_output, write_map
 from .tiling import check_windows, plan_windows
-from ..training.pretrain import normalise
 
 # %% ../../nbs/library/mapping/embed.ipynb #ae99b647
 def sample_unit_features(

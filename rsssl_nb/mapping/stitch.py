@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from ..data.raster import Raster
+from ..data.statistics import normalise
 from .tiling import band_layout, blend_weights, plan_windows
-from ..training.pretrain import normalise
 
 # %% ../../nbs/library/mapping/stitch.ipynb #ee5cf570
 def predictor(model: torch.nn.Module, device: str = "cpu") -> Callable[[torch.Tensor], torch.Tensor]:

@@ -16,11 +16,11 @@ from importlib.util import find_spec
 import torch
 from torch import nn
 
+from ..data.statistics import normalise
 from ..errors import InputError
 from ..methods.base import At
 from .processes import gather_rows, world
 from .schedule import lr_factor
-from .windows import normalise
 from ..views.pairs import two_views
 
 # %% ../../nbs/library/training/engine.ipynb #6efc15d9

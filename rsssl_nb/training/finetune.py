@@ -4,20 +4,19 @@
 
 # %% auto #0
 __all__ = ['LABELLED', 'hold_out', 'window_iou', 'train_segmenter', 'segment_step', 'open_pairs', 'start_encoder',
-           'band_statistics', 'segmenter_meta', 'load_segmenter', 'fit_head', 'save_segmenter', 'check_tuning',
-           'finetune', 'knn_probe']
+           'segmenter_meta', 'load_segmenter', 'fit_head', 'save_segmenter', 'check_tuning', 'finetune', 'knn_probe']
 
 # %% ../../nbs/library/training/finetune.ipynb #00000002
 import copy
-import json
-import math
 import os
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ..data.rasters import Classes, find_classes, open_raster, pair_labels, read_labels
+from ..data.labels import Classes, find_classes, pair_labels, read_labels
+from ..data.raster import open_raster
+from ..data.statistics import image_statistics, normalise
 from ..encoders import Encoder, Segmenter
 from ..errors import InputError
 from ..files import write_json_lines
@@ -36,7 +35,6 @@ from rsssl_nb.training.labelled import (
 from .pretrain import load_encoder
 from .record import progress_bar
 from .schedule import lr_factor
-from .windows import normalise
 from ..weights import load_into, load_weights, save_weights
 
 # %% ../../nbs/library/training/finetune.ipynb #00000014
@@ -120,7 +118,7 @@ def open_pairs(images, labels, classes=None, alpha="auto"):
     `classes`: Classes, a `classes.json`, or None to look beside the labels. InputError names file, value and cure.
     """
     if isinstance(images, (str, Path)):
-        from rsssl_nb.data.rasters import read_classes
+        from rsssl_nb.data.labels import read_classes
 
         found = classes if isinstance(classes, Classes) else read_classes(classes or find_classes(labels))
         rasters = [(open_raster(i, alpha), l) for i, l in pair_labels(images, labels)]
@@ -153,13 +151,6 @@ def start_encoder(run, bands, pretrained_seed=0, encoder="resnet18", width=64, s
             f"{getattr(run, 'folder', run)} was pretrained on {meta['bands']} bands and the images have {bands}: give images of {meta['bands']} bands"
         )
     return model, meta
-
-# %% ../../nbs/library/training/finetune.ipynb #0000001c
-def band_statistics(images):
-    "Mean and standard deviation per band of windows (n, C, S, S), NaN left out: two lists of C floats."
-    flat = images.transpose(0, 1).flatten(1)
-    mean = flat.nanmean(1, keepdim=True)
-    return mean[:, 0].tolist(), (flat - mean).pow(2).nanmean(1).sqrt().tolist()
 
 # %% ../../nbs/library/training/finetune.ipynb #0000001d
 def segmenter_meta(model, meta, classes, size):
@@ -204,7 +195,7 @@ def load_segmenter(run):
 def fit_head(encoder, meta, images, classes, mode):
     "A segmenter around an encoder, with classes, colours and normalisation: the pretraining pool's when there was one, else the labelled windows'."
     model = Segmenter(encoder, len(classes.names), frozen=mode == "frozen")
-    mean, std = (meta["mean"], meta["std"]) if meta.get("mean") else band_statistics(images)
+    mean, std = (meta["mean"], meta["std"]) if meta.get("mean") else image_statistics(images)
     model.mean.copy_(torch.tensor(mean).view_as(model.mean))
     model.std.copy_(torch.tensor(std).view_as(model.std))
     model.classes, model.colors = list(classes.names), list(classes.colors)
@@ -323,7 +314,7 @@ def knn_probe(images, labels, classes=None, size=128, most=64, alpha="auto"):
             f"{images} gives {len(windows)} labelled window of {size} pixels and a probe needs two: use a smaller size"
         )
     x, y = read_windows(pairs, choose(windows, min(1.0, most / len(windows))), size)
-    x = normalise(x, *band_statistics(x))
+    x = normalise(x, *image_statistics(x))
 
     def probe(encoder):
         device = next(encoder.parameters()).device

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from ..data.rasters import Pool
+from ..data.pool import Pool
 from ..encoders import Encoder
 from ..errors import InputError
 from ..moved import forward
@@ -420,7 +420,7 @@ def pretrain(
 # %% ../../nbs/library/training/pretrain.ipynb #00c300e0
 MOVED = {
     "schedule": "lr_factor",
-    "windows": "WindowSet loader normalise",
+    "windows": "WindowSet loader",
     "engine": "decay_groups seed_step DEATHS",
     "record": "HEALTH",
 }
@@ -428,6 +428,7 @@ __getattr__ = forward(
     __name__,
     {name: f"training.{home}:{name}" for home, names in MOVED.items() for name in names.split()}
     | dict(
+        normalise="data.statistics:normalise",
         numbers="training.record:scalars",
         Keeper="training.record:RunRecorder",
         anyone="training.processes:any_process",

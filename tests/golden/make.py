@@ -29,8 +29,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 # What is measured, and where it lives. When the package moves a name, only this block changes. -------------
-from rsssl_nb.data.rasters import Pool, cell_counts, look, open_raster, raster_classes, write_raster
+from rsssl_nb.data.coverage import cell_counts
+from rsssl_nb.data.labels import raster_classes
+from rsssl_nb.data.pool import Pool
+from rsssl_nb.data.raster import open_raster, overview
 from rsssl_nb.data.scenes import Scene, make_scene, make_tiles, standardise
+from rsssl_nb.data.write import write_raster
 from rsssl_nb.encoders import ASPP, Decoder, Encoder, Segmenter, adapt_bands, projection_head
 from rsssl_nb.evaluation.evidence import differences, interval, mean_iou, smallest_effect, verdict
 from rsssl_nb.evaluation.maps import blend_weights, draw_boxes, embed, plan, segment, starts_of
@@ -535,7 +539,7 @@ def data__pool():
         "few": np.stack(pool.statistics(9)),
         "cells": cell_counts(pool.rasters[0], 16),
         "read": np.stack([pool.read(w) for w in drawn[:4]]),
-        "look": look(pool.rasters[0], 40),
+        "look": overview(pool.rasters[0], 40),
     }
     found = {k: torch.as_tensor(np.ascontiguousarray(v)) for k, v in found.items()}
     found |= {
