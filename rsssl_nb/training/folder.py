@@ -6,7 +6,7 @@
 __all__ = ['VERSION', 'read_config', 'locked', 'checkpoints', 'save_checkpoint', 'read_checkpoint', 'load_checkpoint', 'keep_log',
            'start_folder', 'refuse_other_config', 'finished', 'stop_asked', 'code_version']
 
-# %% ../../nbs/library/training/folder.ipynb #09a5545d
+# %% ../../nbs/library/training/folder.ipynb #5d92229e
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..files import remove_parts, write_aside, write_json_lines
 from .config import Config, as_json, check_config
 
-# %% ../../nbs/library/training/folder.ipynb #5cbfddcc
+# %% ../../nbs/library/training/folder.ipynb #24d75bdb
 def read_config(folder: Path | str) -> Config:
     "The Config of a run folder. InputError when there is none, or one of another version."
     path = Path(folder) / "config.json"
@@ -40,7 +40,7 @@ def read_config(folder: Path | str) -> Config:
         )
     return Config(**found)
 
-# %% ../../nbs/library/training/folder.ipynb #9e99936a
+# %% ../../nbs/library/training/folder.ipynb #a0d92099
 @contextmanager
 def locked(folder: Path | str) -> Iterator[Path]:
     """The run folder, held by this process alone until the block ends or the process dies.
@@ -69,7 +69,7 @@ def locked(folder: Path | str) -> Iterator[Path]:
         remove_parts(folder)
         yield folder
 
-# %% ../../nbs/library/training/folder.ipynb #35e79090
+# %% ../../nbs/library/training/folder.ipynb #a091714b
 VERSION = 1
 
 
@@ -132,7 +132,7 @@ def load_checkpoint(path: Path | str, config, method: nn.Module, optimiser) -> d
         ) from e
     return kept
 
-# %% ../../nbs/library/training/folder.ipynb #0de875b5
+# %% ../../nbs/library/training/folder.ipynb #2406c819
 def keep_log(folder: Path | str | None, step: int) -> list[dict]:
     "The rows of a run's log below `step`; later rows and a half-written line are dropped from the file."
     path = folder and Path(folder) / "log.jsonl"
@@ -150,7 +150,7 @@ def keep_log(folder: Path | str | None, step: int) -> list[dict]:
     write_json_lines(path, rows)
     return rows
 
-# %% ../../nbs/library/training/folder.ipynb #5aba40d4
+# %% ../../nbs/library/training/folder.ipynb #b40f95e4
 def start_folder(folder: Path | str, config, resume: str | None = None) -> Path | None:
     """The run folder, ready to train in: gives the checkpoint to continue from, or None to start.
 
@@ -208,7 +208,7 @@ def stop_asked(folder: Path | str | None) -> bool:
     path.unlink(missing_ok=True)
     return True
 
-# %% ../../nbs/library/training/folder.ipynb #8fc3ebad
+# %% ../../nbs/library/training/folder.ipynb #7d4ccc99
 @cache
 def code_version() -> str:
     """What made a file: the commit of this package where it runs from a git checkout, else its version.

@@ -6,7 +6,7 @@
 __all__ = ['QUIET', 'HEALTH_NAMES', 'Tail', 'as_row', 'read_log', 'pace', 'clock', 'config_of', 'state_of', 'Status', 'status',
            'thin', 'line', 'blank', 'show_run', 'folder_of', 'ask_to_stop', 'show_windows', 'show_points', 'show_trace']
 
-# %% ../../nbs/library/training/watch.ipynb #e1d8ea84
+# %% ../../nbs/library/training/watch.ipynb #651e5db0
 import json
 import math
 import threading
@@ -25,7 +25,7 @@ from .folder import finished, read_config
 from .health import RECENT, verdict
 from ..weights import load_weights
 
-# %% ../../nbs/library/training/watch.ipynb #74311b3c
+# %% ../../nbs/library/training/watch.ipynb #74d8642d
 class Tail:
     """A run's log that grows: `.rows()` gives all whole rows so far, reading only what is new.
 
@@ -77,7 +77,7 @@ def read_log(run) -> list[dict]:
     """
     return list(run.log) if getattr(run, "log", None) is not None else Tail(run).rows()
 
-# %% ../../nbs/library/training/watch.ipynb #5e8b79fd
+# %% ../../nbs/library/training/watch.ipynb #b5b5d6eb
 QUIET = 120  # seconds without a line after which a run is called silent
 
 
@@ -125,7 +125,7 @@ def state_of(run, rows: list[dict], done: bool) -> str:
     silent = time.time() - log.stat().st_mtime if log and log.exists() else 0
     return f"silent for {clock(silent)}" if silent > max(QUIET, 20 * pace(rows)[0]) else "running"
 
-# %% ../../nbs/library/training/watch.ipynb #094360ac
+# %% ../../nbs/library/training/watch.ipynb #d5c0a92c
 class Status(dict):
     "Where a run stands: a dict that prints as a few lines of text."
 
@@ -184,7 +184,7 @@ def status(run, rows: list[dict] | None = None) -> Status:
         level=level,
     )
 
-# %% ../../nbs/library/training/watch.ipynb #1b4460a4
+# %% ../../nbs/library/training/watch.ipynb #d3e1d394
 def thin(rows: list, most: int = 400) -> list:
     "At most about `most` rows, evenly spread, the last one among them."
     stride = -(-len(rows) // most) if rows else 1
@@ -242,7 +242,7 @@ def show_run(run, rows: list[dict] | None = None):
             drawings.append(lambda ax, t=title, c=curves: show_curves(c, xlabel="step", title=t, ax=ax))
     return show_grid(drawings, cols=2, size=(4.2, 2.1))
 
-# %% ../../nbs/library/training/watch.ipynb #57b02465
+# %% ../../nbs/library/training/watch.ipynb #ba8c174f
 def folder_of(run) -> Path:
     "The folder of a run, given as Run or path. InputError when it was kept in memory or is not there."
     folder = getattr(run, "folder", run)
@@ -260,7 +260,7 @@ def ask_to_stop(run) -> None:
     """
     write_aside(folder_of(run) / "stop", lambda p: p.touch())
 
-# %% ../../nbs/library/training/watch.ipynb #2ad6e2d1
+# %% ../../nbs/library/training/watch.ipynb #9f02845c
 def show_windows(t: dict):
     "GLCNet's matched windows on the traced pair that has the most of them, by number."
     i = int(t["valid"].sum(1).argmax())
@@ -311,7 +311,7 @@ def show_trace(run):
         title="cosines: rows view a, columns view b",
     )
 
-# %% ../../nbs/library/training/watch.ipynb #cbd05eb7
+# %% ../../nbs/library/training/watch.ipynb #99b567e5
 HEALTH_NAMES = (
     "uniformity effective_rank health unstable collapsed moved facts DEAD_STD DEAD_RANK LOW_STD FALLING RISE "
     "MOVED TOO_EARLY TO_LEARN FEW_IMAGES SKIPS CONTRASTIVE"

@@ -25,8 +25,8 @@ from ..figures import as_rgb, plain, show_bars, show_boxes, show_image
 from ..methods.false import RULES, softened, suspects
 from ..methods.grass import GraSS
 from ..objectives.similarity import cosine, negatives, partner, stack
-from ..training.finetune import load_segmenter
 from ..training.config import Config
+from ..training.finetune import load_segmenter
 from ..training.folder import checkpoints, read_checkpoint
 from ..training.pretrain import make_method
 from ..views.geometry import sample, transform_points, view_affine
