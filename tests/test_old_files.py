@@ -20,8 +20,9 @@ from rsssl_nb.evaluation.maps import draw_boxes, embed, guided_method, segment
 from rsssl_nb.evaluation.scores import score_rasters
 from rsssl_nb.explain.neighbours import points_from_geojson
 from rsssl_nb.methods.grass import GraSS
+from rsssl_nb.training.config import Config
 from rsssl_nb.training.finetune import finetune, load_segmenter
-from rsssl_nb.training.folder import Config, checkpoints, read_checkpoint, read_config
+from rsssl_nb.training.folder import checkpoints, read_checkpoint, read_config
 from rsssl_nb.training.pretrain import load_encoder, pretrain
 from rsssl_nb.training.watch import read_log, show_trace, status
 from rsssl_nb.weights import load, load_weights

@@ -23,8 +23,10 @@ from .segment import model_on_device
 from .store import check_output
 from .tiling import check_windows, plan_windows
 from ..methods.grass import GraSS
-from ..training.folder import Config, checkpoints, read_checkpoint, read_config
-from ..training.pretrain import make_method, progress_bar
+from ..training.config import Config
+from ..training.folder import checkpoints, read_checkpoint, read_config
+from ..training.pretrain import make_method
+from ..training.record import progress_bar
 from ..views.geometry import corners, transform_points, view_affine
 from ..views.pairs import two_views
 

@@ -19,7 +19,7 @@ from ..errors import InputError
 from .stitch import encode_labels, encode_shares, predictor
 from .store import OutputFile, check_output, write_map
 from .tiling import check_windows
-from ..training.pretrain import pick_device
+from ..training.engine import pick_device
 
 # %% ../../nbs/library/mapping/segment.ipynb #4015dc79
 def weights_digest(model: torch.nn.Module) -> str:

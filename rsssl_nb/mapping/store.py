@@ -29,8 +29,8 @@ from ..files import write_aside
 from .stitch import map_bands
 from .tiling import band_layout, bands_of_process, plan_windows
 from ..training.folder import locked
-from ..training.pretrain import progress_bar
 from ..training.processes import world
+from ..training.record import progress_bar
 
 # %% ../../nbs/library/mapping/store.ipynb #7d572009
 def band_path(folder: Path, band: int) -> Path:
