@@ -1,0 +1,273 @@
+"The judges: exact on features made by hand, deterministic, floors and power beside, never NaN, bad input."
+
+import numpy as np
+import pytest
+import torch
+
+from rsssl_nb.data.mosaics import make_mosaics, painted_textures
+from rsssl_nb.data.scenes import standardise
+from rsssl_nb.encoders import Encoder
+from rsssl_nb.errors import InputError
+from rsssl_nb.evaluation.judges import (
+    PixelJudge,
+    SceneJudge,
+    as_table,
+    checked_rows,
+    colour_maps,
+    few_of_each,
+    judge_encoders,
+    judge_power,
+    random_like,
+    show_judged,
+    smallest_difference,
+    stage_maps,
+    standard_judges,
+)
+from rsssl_nb.objectives.regions import sample_points
+
+
+@pytest.fixture(scope="module")
+def textures():
+    return painted_textures("train", 8, 48), painted_textures("judge", 6, 48)
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return random_like(Encoder(bands=4, width=8), 1)
+
+
+@pytest.fixture(scope="module")
+def scene(textures):
+    return SceneJudge(*textures, labels=(2, 5), draws=3)
+
+
+@pytest.fixture(scope="module")
+def pixels(textures):
+    made = [make_mosaics(part, 20, 48, seed=k) for k, part in enumerate(textures)]
+    return PixelJudge(*made, textures[0].classes, labels=(8, 16), draws=2, points=24, frame=8)
+
+
+# maps
+
+
+def test_without_a_frame_the_maps_are_the_encoders_own(encoder):
+    x = torch.randn(3, 4, 48, 48)
+    maps = stage_maps(encoder.train(), x, batch=2)
+    assert encoder.training and not encoder.eval().training
+    features = encoder(x)
+    assert torch.allclose(maps[3], features.dense, atol=1e-5) and torch.allclose(
+        maps[0], features.low, atol=1e-5
+    )
+
+
+def test_a_frame_is_cut_off_in_whole_cells(encoder):
+    x = torch.randn(2, 4, 48, 48)
+    for plain, framed in zip(stage_maps(encoder, x), stage_maps(encoder, x, 16)):
+        assert plain.shape == framed.shape
+    wide = torch.nn.functional.pad(x, (16,) * 4, mode="reflect")
+    assert torch.equal(stage_maps(encoder, x, 16)[2], stage_maps(encoder, wide)[2][..., 2:-2, 2:-2])
+
+
+@pytest.mark.parametrize(
+    "frame, words", [(48, "wider than a tile of 48: use at most 47"), (12, "use 8 or 16")]
+)
+def test_frames_that_cannot_be(encoder, frame, words):
+    with pytest.raises(InputError, match=words):
+        stage_maps(encoder, torch.zeros(1, 4, 48, 48), frame)
+
+
+# scene classes
+
+
+def test_labels_are_nested_and_drawn_by_seed():
+    labels = np.repeat([0, 1, 2], 10)
+    two, five = (few_of_each(labels, n, 0, 3) for n in (2, 5))
+    assert set(two) < set(five) and (np.bincount(labels[five]) == 5).all()
+    assert set(five) != set(few_of_each(labels, 5, 0, 4))
+    with pytest.raises(InputError, match="class number 0 has 10 images and 11 labels"):
+        few_of_each(labels, 11, 0, 0)
+
+
+def test_separable_features_score_one_and_noise_scores_chance(scene):
+    known, asked = (
+        torch.eye(6, dtype=torch.float64)[torch.as_tensor(v.labels)] for v in (scene.train, scene.judged)
+    )
+    assert all(r["value"] == r["low"] == 1 for r in scene.score(known, asked))
+    torch.manual_seed(0)
+    noise = scene.score(torch.randn(48, 5).double(), torch.randn(36, 5).double())
+    assert all(r["value"] < 0.35 and r["low"] <= r["value"] <= r["high"] for r in noise)
+
+
+def test_value_is_the_mean_over_classes_of_equal_size(scene, encoder):
+    for row in scene.rows(encoder):
+        assert row["value"] == pytest.approx(np.mean(list(row["classes"].values())))
+
+
+def test_constant_features_give_numbers(scene, pixels):
+    rows = scene.score(torch.zeros(48, 3).double(), torch.zeros(36, 3).double())
+    rows += pixels.score([torch.zeros(20, 2, 6, 6)], [torch.zeros(20, 2, 6, 6)])
+    assert np.isfinite([r[k] for r in rows for k in ("value", "low", "high")]).all()
+
+
+def test_a_bad_set_of_images_is_told_in_a_sentence(textures):
+    train, judged = textures
+    for words, call in {
+        "class field has 8 images and 20 of each class": lambda: SceneJudge(train, judged, (20,)),
+        "is image 0 to train by": lambda: SceneJudge(train, train, (2,)),
+        "the images are of 1 class": lambda: SceneJudge(
+            train._replace(labels=train.labels * 0), judged, (2,)
+        ),
+        "have 4 bands and those to judge by 3": lambda: SceneJudge(
+            train, judged._replace(images=judged.images[:, :3]), (2,)
+        ),
+    }.items():
+        with pytest.raises(InputError, match=words):
+            call()
+
+
+def test_an_encoder_of_other_bands_is_refused(scene):
+    with pytest.raises(ValueError, match="takes 3 bands and the images have 4"):
+        scene.rows(Encoder(bands=3, width=8))
+
+
+# pixels
+
+
+def test_the_truth_as_a_map_scores_one(pixels):
+    K = len(pixels.classes)
+    asked = torch.nn.functional.one_hot(pixels.truth, K).permute(0, 3, 1, 2).float()
+    tables = pixels.tables([asked], torch.eye(K, dtype=torch.float64), torch.zeros(K, dtype=torch.float64))
+    assert tables.sum() == pixels.truth.numel() and (tables.sum(0) == np.diag(np.diag(tables.sum(0)))).all()
+    row = pixels.row("", 8, tables[None])
+    assert row["value"] == row["low"] == 1 and set(row["classes"]) == set(pixels.classes)
+
+
+def test_scores_of_joined_maps_are_the_scores_of_the_hypercolumn(pixels):
+    torch.manual_seed(0)
+    maps = [torch.randn(20, 3, 12, 12), torch.randn(20, 5, 6, 6)]
+    weight, offset = torch.randn(6, 8).double(), torch.randn(6).double()
+    tables = pixels.tables(maps, weight, offset)
+    at = (
+        torch.stack(torch.meshgrid(torch.arange(48), torch.arange(48), indexing="xy"), -1).view(1, -1, 2)
+        + 0.5
+    )
+    column = torch.cat([sample_points(m, at.expand(20, -1, 2), (48, 48)) for m in maps], -1).double()
+    drawn, truth = (column @ weight.T + offset).argmax(-1), pixels.truth.flatten(1)
+    right = [int(((drawn[i] == truth[i]) & (truth[i] != 255)).sum()) for i in range(20)]
+    assert np.abs(tables.diagonal(0, 1, 2).sum(1) - right).max() <= 2  # float32 ties
+
+
+def test_pixels_without_a_label_count_nowhere(textures):
+    a, b = (make_mosaics(part, 12, 48, seed=k) for k, part in enumerate(textures))
+    hidden = b.labels.copy()
+    hidden[:, :20] = 255
+    judge = PixelJudge(a, (b.images, hidden), a.classes, labels=(6,), draws=1)
+    assert (
+        judge.tables([judge.judged], torch.randn(6, 4).double(), torch.zeros(6).double()).sum()
+        == (hidden != 255).sum()
+    )
+
+
+def test_rows_repeat_to_the_bit(pixels, scene, encoder):
+    for judge in (pixels, scene):
+        assert judge.rows(encoder) == judge.rows(encoder)
+    names = {"mosaic", "mosaic-but-last", "mosaic-stage3", "mosaic-last"}
+    assert {r["judge"] for r in pixels.rows(encoder)} == names
+
+
+def test_published_subsets_take_the_place_of_draws(textures):
+    a, b = (make_mosaics(part, 12, 48, seed=k) for k, part in enumerate(textures))
+    subsets = {3: [[0, 1, 2], [3, 4, 5]]}
+    judge = PixelJudge(a, b, a.classes, subsets=subsets, frame=0, name="hypercolumn")
+    assert [(r["judge"], r["labels"]) for r in judge.floors()["bands"]] == [("hypercolumn", 3)]
+
+
+def test_tiles_that_cannot_be(textures):
+    a, b = (make_mosaics(part, 8, 48, seed=k) for k, part in enumerate(textures))
+    for words, call in {
+        "9 labelled tiles are asked for and there are 8": lambda: PixelJudge(a, b, a.classes, labels=(9,)),
+        "a frame of 48 pixels is wider than a tile": lambda: PixelJudge(
+            a, b, a.classes, labels=(4,), frame=48
+        ),
+        "the tiles to judge by show 1 class": lambda: PixelJudge(
+            a, (b.images, b.labels * 0), a.classes, (4,)
+        ),
+        "have 4 bands and those to judge by 3": lambda: PixelJudge(
+            a, (b.images[:, :3], b.labels), a.classes, (4,)
+        ),
+    }.items():
+        with pytest.raises(InputError, match=words):
+            call()
+
+
+def test_colour_maps_are_bands_and_statistics_around():
+    x = torch.randn(2, 3, 20, 20)
+    maps = colour_maps(x, 5)
+    assert torch.equal(maps[:, :3], x)
+    window = x[1, 2, 8:13, 4:9]
+    assert maps[1, 5, 10, 6] == pytest.approx(float(window.mean()), abs=1e-5)
+    assert maps[1, 8, 10, 6] == pytest.approx(float(window.std(correction=0)), abs=1e-4)
+
+
+# all together
+
+
+def test_one_call_asks_every_judge_and_shows_the_floors(scene, pixels, encoder):
+    state = torch.get_rng_state()
+    rows = judge_encoders([scene, pixels], {"simclr": encoder}, seed=3)
+    assert torch.equal(state, torch.get_rng_state())
+    assert {r["method"] for r in rows} == {"colour", "bands", "random", "simclr"} and {
+        r["seed"] for r in rows
+    } == {3}
+    assert len({(r["judge"], r["method"], r["labels"]) for r in rows}) == len(rows)
+    table = as_table(rows)
+    assert "nan" not in table and "| judge" not in table and "| scene | 2 | 5 |" in table
+    assert "Picture" in repr(show_judged(rows))
+
+
+def test_no_number_is_an_error_and_never_a_cell():
+    row = dict(judge="scene", method="simclr", labels=2, seed=0, value=float("nan"))
+    for call in (checked_rows, as_table, judge_power, show_judged):
+        with pytest.raises(ValueError, match="judge scene gave simclr no number"):
+            call([row])
+
+
+def test_power_pools_the_spread_of_methods():
+    rows = [
+        dict(judge="scene", method=m, labels=5, seed=s, value=v)
+        for m, values in (("random", (0.40, 0.42, 0.41)), ("simclr", (0.52, 0.53, 0.54)), ("colour", (0.45,)))
+        for s, v in enumerate(values)
+    ]
+    (found,) = judge_power(rows)
+    assert found["spread"] == pytest.approx(0.01) and found["gain"] == pytest.approx(0.12) and found["sees"]
+    assert found["smallest"] == pytest.approx(smallest_difference(0.01)) == pytest.approx(0.0304, abs=1e-4)
+    assert "| *three seeds show* | 0.030 |" in as_table(rows, judge_power(rows))
+    assert judge_power(rows[:1]) == []
+    assert judge_power([r for r in rows if r["method"] != "random"])[0]["sees"] is None
+
+
+def test_standard_judges_of_a_folder(tmp_path):
+    from PIL import Image
+
+    textures = painted_textures("train", 20, 64)
+    for k in range(3):
+        (tmp_path / "abc"[k]).mkdir()
+        for i in range(20):
+            image = textures.images[20 * k + i, :3].transpose(1, 2, 0)
+            Image.fromarray(image).save(tmp_path / "abc"[k] / f"{i}.png")
+    scene, pixels = standard_judges(tmp_path, size=64, tiles=8)
+    assert scene.labels == (2, 5) and scene.train.images.shape == (42, 3, 64, 64)
+    assert pixels.train.shape == (256, 3, 48, 48) and pixels.frame == 32
+
+
+def test_training_shows(textures):
+    "Twelve epochs on images of one part lift the probe on the other part."
+    from rsssl_nb.methods.practice import practice
+    from rsssl_nb.methods.simclr import SimCLR
+
+    judge = SceneJudge(*textures, labels=(5,), draws=5)
+    torch.manual_seed(0)
+    method = SimCLR(Encoder(bands=4, width=8))
+    before = judge.rows(method.encoder)[0]["value"]
+    practice(method, standardise(textures[0].images), epochs=12, batch=24, size=48)
+    assert judge.rows(method.encoder)[0]["value"] > before + 0.03
