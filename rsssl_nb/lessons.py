@@ -1,4 +1,4 @@
-"""The lessons: where they are, how they get into a folder of one's own, and how a folder of answers is marked.
+"""The lessons: where they are, how they get into a folder, and how a folder of answers is marked.
 
 Written by hand, as cli.py is: `rsssl-nb lessons`, `copy`, `lab` and `grade` are these functions.
 """
@@ -17,6 +17,7 @@ from types import SimpleNamespace
 from rsssl_nb.moved import forward
 
 FLAGS = {"slow", "gpu"}
+ROOMS = ("course", "howto", "explore", "gallery", "evidence", "library")
 
 
 def root():
@@ -30,33 +31,33 @@ def root():
     return found
 
 
-ROOMS = ("course", "howto", "explore", "gallery", "evidence", "library")
-
-
 def pages(folder=None):
-    "Every page in a folder of lessons (default: the package's own): the course in its order, then room by room."
+    """Every notebook under a folder of lessons (default: the package's own), as a list of paths.
+
+    The rooms come in the order of `ROOMS`, the pages of a room by name: the course stands in its own order.
+    Hidden files, Jupyter's checkpoints and versions beside a changed page (`NAME.new.ipynb`) are no pages.
+    """
     folder = Path(folder or root())
-    found = [p for p in folder.rglob("*.ipynb") if not is_copy(p.relative_to(folder))]
-
-    def place(path):
-        room = path.relative_to(folder).parts[0]
-        return ROOMS.index(room) if room in ROOMS else len(ROOMS), path.relative_to(folder).as_posix()
-
-    return sorted(found, key=place)
+    names = [p.relative_to(folder) for p in folder.rglob("*.ipynb")]
+    return [folder / name for name in sorted(filter(is_page, names), key=place_in_the_house)]
 
 
-def is_copy(path):
-    "Whether a path is no page of ours: hidden, a checkpoint of JupyterLab's, or our version beside a changed one."
-    return ".new" in path.suffixes or any(part.startswith((".", "_proc")) for part in path.parts)
+def is_page(name):
+    "Whether a notebook's path below the lessons is a page's: not hidden, no checkpoint, no `.new` version."
+    return ".new" not in name.suffixes and not any(part.startswith((".", "_proc")) for part in name.parts)
+
+
+def place_in_the_house(name):
+    "What pages are sorted by: (number of the room, path)."
+    room = name.parts[0]
+    return ROOMS.index(room) if room in ROOMS else len(ROOMS), name.as_posix()
 
 
 def cells(path):
     "A notebook's cells, each with `cell_type` and `source`; ValueError when the file is no notebook."
     try:
-        return [
-            SimpleNamespace(cell_type=c["cell_type"], source="".join(c["source"]))
-            for c in json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
-        ]
+        found = json.loads(Path(path).read_text(encoding="utf-8"))["cells"]
+        return [SimpleNamespace(cell_type=c["cell_type"], source="".join(c["source"])) for c in found]
     except (ValueError, KeyError, TypeError):
         raise ValueError(
             f"{path} is not a notebook: open it in a text editor, or fetch the page again with rsssl-nb copy"
@@ -66,10 +67,10 @@ def cells(path):
 def describe(path):
     "What a page says of itself: (minutes to read, seconds to run, title, quoted line)."
     text = "\n".join(c.source for c in cells(path) if c.cell_type == "markdown")
-    numbers = (re.search(pattern, text) for pattern in (r"(\d+) min to read", r"(\d+) s to run"))
-    return *(int(n.group(1)) if n else 0 for n in numbers), *re.search(
-        r"^# (.+)\n+> (.+)", text, re.M
-    ).groups()
+    minutes = re.search(r"(\d+) min to read", text)
+    seconds = re.search(r"(\d+) s to run", text)
+    title, line = re.search(r"^# (.+)\n+> (.+)", text, re.M).groups()
+    return int(minutes[1]) if minutes else 0, int(seconds[1]) if seconds else 0, title, line
 
 
 # --- into a folder of one's own
@@ -84,35 +85,36 @@ def same(one, other):
 
 
 def place(source, target, force=False):
-    "Copies one file; gives where it went, or None if it was there. A file with other content is kept, and ours goes beside it as NAME.new."
+    """Copies one file; gives where it went, or None if it was there.
+
+    A file with other content is kept, and ours goes beside it as NAME.new, unless `force`.
+    """
     if target.exists() and not force:
         return None if same(source, target) else place(source, target.with_stem(target.stem + ".new"))
     target.parent.mkdir(parents=True, exist_ok=True)
     aside = target.with_name(f".{target.name}.part")
     try:
-        shutil.copyfile(source, aside), os.replace(aside, target)
-    except OSError as e:
-        raise OSError(e.errno, e.strerror, str(target)) from None  # Python names the source
+        shutil.copyfile(source, aside)
+        os.replace(aside, target)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(target)) from None  # Python names the source
     finally:
         aside.unlink(missing_ok=True)
     return target
 
 
 def copy(folder, force=False, only_missing=False):
-    "Copies the lessons into a folder, never over a file that differs (unless `force`): gives the files written."
+    "Copies the lessons into a folder, not over files that differ (unless `force`): gives the files written."
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: give a folder, as in rsssl-nb copy lessons")
-    files = [
-        p
-        for p in sorted(root().rglob("*"))
-        if p.is_file() and not any(part.startswith(".") for part in p.relative_to(root()).parts)
-    ]
-    pairs = [(p, folder / p.relative_to(root())) for p in files]
-    return list(
-        filter(
-            None, (place(p, target, force) for p, target in pairs if not (only_missing and target.exists()))
-        )
-    )
+    written = []
+    for source in sorted(p for p in root().rglob("*") if p.is_file()):
+        name = source.relative_to(root())
+        target = folder / name
+        if any(part.startswith(".") for part in name.parts) or only_missing and target.exists():
+            continue
+        written.append(place(source, target, force))
+    return [path for path in written if path]
 
 
 # --- in JupyterLab
@@ -129,12 +131,16 @@ def check_kernel():
         python = sys.executable  # Jupyter starts its own `python` so
     if subprocess.run([python, "-c", "import rsssl_nb"], capture_output=True).returncode:
         raise ValueError(
-            f"the kernel python3 starts {python}, which has no rsssl_nb: {Path(sys.executable).name} -m ipykernel install --sys-prefix"
+            f"the kernel python3 starts {python}, which has no rsssl_nb: "
+            f"{Path(sys.executable).name} -m ipykernel install --sys-prefix"
         )
 
 
 def lab(folder, *options):
-    "Copies the lessons that are missing and opens JupyterLab on the tour: this machine only, with a token; returns when it is stopped."
+    """Copies the lessons that are missing and opens JupyterLab on the tour; returns when it is stopped.
+
+    The server listens to this machine only, and asks for a token.
+    """
     check_kernel()
     copy(folder, only_missing=True)
     from jupyterlab.labapp import main
@@ -165,30 +171,39 @@ def is_skipped(source, flags=frozenset()):
 
 
 def exercises(cells):
-    "A page's exercises, by the number of the cell that checks them: {check cell: (function name, stub, folded solution)}."
+    """A page's exercises, by the number of the cell that checks them.
+
+    {check cell: (name of the function, source of the stub, source of the folded solution or None)}.
+    """
     found = {}
     for i, cell in enumerate(cells):
         if cell.cell_type != "code" or "exercise" not in directives(cell.source):
             continue
         name = re.search(r"^def (\w+)", cell.source, re.M).group(1)
-        check = next(
-            j
-            for j in range(i, len(cells))
-            if cells[j].cell_type == "code" and re.search(r"^check\(", cells[j].source, re.M)
-        )
-        blocks = (
-            re.search(r"<summary>Solution</summary>.*?```python\n(.*?)```", c.source, re.S)
-            for c in cells[check + 1 :]
-            if c.cell_type == "markdown"
-        )
-        found[check] = name, cell.source, next((b.group(1) for b in blocks if b), None)
+        check = next(j for j in range(i, len(cells)) if is_check(cells[j]))
+        found[check] = name, cell.source, folded_solution(cells[check + 1 :])
     return found
+
+
+def is_check(cell):
+    "Whether a cell calls `check`."
+    return cell.cell_type == "code" and re.search(r"^check\(", cell.source, re.M) is not None
+
+
+def folded_solution(cells):
+    "The code of the first solution folded away in Markdown cells, or None."
+    for cell in cells:
+        block = re.search(r"<summary>Solution</summary>.*?```python\n(.*?)```", cell.source, re.S)
+        if cell.cell_type == "markdown" and block:
+            return block[1]
+    return None
 
 
 def mark(name, answer, check, page, seconds=10):
     """The verdict on an answer's source: (passed, failed or not attempted; the sentence that `check` says).
 
-    `check` is the source of the page's own check cell, `page` the page's globals, of which the answer sees a copy. Runs in the page's kernel.
+    `check` is the source of the page's own check cell, `page` the page's globals, of which the answer sees a
+    copy. Runs in the page's kernel.
     """
     from rsssl_nb.check import TooLong, limit
 
@@ -198,23 +213,37 @@ def mark(name, answer, check, page, seconds=10):
             exec(answer, mine)
     except TooLong:
         return "failed", f"✗ no end within {seconds} s"
-    except BaseException as e:
-        return "failed", f"✗ it raised {type(e).__name__}: {e}"
+    except BaseException as error:
+        return "failed", f"✗ it raised {type(error).__name__}: {error}"
     judge = {**page, name: mine.get(name)}
     exec(re.sub(r"^check\(", "_verdict = check(", check, flags=re.M), judge)
     verdict = judge["_verdict"]
-    return (
-        "passed" if verdict.passed else "failed" if verdict.attempted else "not attempted",
-        verdict.sentence,
-    )
+    if not verdict.attempted:
+        return "not attempted", verdict.sentence
+    return "passed" if verdict.passed else "failed", verdict.sentence
 
 
 # --- a folder of answers
 
 
+def page_answered(name, lessons):
+    """The page that a notebook's file name means, or None: of those whose name it holds, the longest.
+
+    `name` is the file's name without its suffix. A page of the course is also found without its number, so
+    `53_false-anna` of an earlier version means `06_false`. Names are whole words: `rerun` holds no `run`.
+    """
+    held = {}
+    for page in lessons:
+        for known in (page.stem, re.sub(r"^\d+_", "", page.stem)):
+            if re.search(rf"(?<![^\W\d_]){known}(?![^\W\d_])", name):
+                held[known] = page
+    return held[max(held, key=len)] if held else None
+
+
 def answers(path, page):
-    "What a notebook answers to a page's exercises: {check cell: source, None where the stub is untouched or gone}."
-    mine, found = [c.source for c in cells(path) if c.cell_type == "code"], {}
+    "What a notebook answers to a page's exercises: {check cell: source, None where the stub is untouched}."
+    mine = [c.source for c in cells(path) if c.cell_type == "code"]
+    found = {}
     for check, (name, stub, _) in exercises(page).items():
         given = next((s for s in reversed(mine) if re.search(rf"^def {name}\(", s, re.M)), stub)
         found[check] = None if given.strip() == stub.strip() else given
@@ -222,53 +251,51 @@ def answers(path, page):
 
 
 def grade(folder):
-    """Marks every notebook under a folder whose name holds a page's, as `anna/53_false.ipynb` or `53_false-anna.ipynb`; yields a dict a verdict.
+    """Marks every notebook under a folder whose name holds a page's; yields a dict a verdict.
 
-    Each page runs once, from the package, however many answered it; answers are tried in its kernel, each on a copy of its names.
+    Names are such as `anna/06_false.ipynb` or `06_false-anna.ipynb`. Each page runs once, from the package,
+    however many answered it; answers are tried in its kernel, each on a copy of its names.
     """
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder: give one that holds the notebooks")
     check_kernel()
-    lessons, turned_in = pages(), defaultdict(dict)
+    asking = [page for page in pages() if exercises(cells(page))]
+    turned_in = defaultdict(dict)
     for path in sorted(p for p in folder.rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts):
-        page = next((p for p in lessons if p.stem in path.stem), None)
-        row = dict(file=path.relative_to(folder).as_posix(), page=page.stem if page else "", exercise="")
+        page = page_answered(path.stem, asking)
+        file = path.relative_to(folder).as_posix()
+        row = dict(file=file, page=page.stem if page else "", exercise="", verdict="not marked")
         if page is None:
-            yield {**row, "verdict": "not marked", "sentence": "no page has this name"}
-        else:
-            try:
-                turned_in[page][row["file"]] = answers(path, cells(page))
-            except ValueError:
-                yield {**row, "verdict": "not marked", "sentence": "the file is not a notebook"}
+            yield {**row, "sentence": "no page with an exercise has this name"}
+            continue
+        try:
+            turned_in[page][file] = answers(path, cells(page))
+        except ValueError:
+            yield {**row, "sentence": "the file is not a notebook"}
     for page, files in turned_in.items():
-        asked, marks = exercises(cells(page)), run_marks(page, files)
+        asked = exercises(cells(page))
+        marks = run_marks(page, files)
         for file, given in files.items():
             for check in given:
-                yield dict(
-                    file=file,
-                    page=page.stem,
-                    exercise=asked[check][0],
-                    **dict(zip(("verdict", "sentence"), marks[file, check])),
-                )
+                verdict, sentence = marks[file, check]
+                exercise = asked[check][0]
+                yield dict(file=file, page=page.stem, exercise=exercise, verdict=verdict, sentence=sentence)
 
 
 def run_marks(page, files):
-    "Runs a page once and marks every answer where its check stands: {(file, check cell): (verdict, sentence)}."
+    "Runs a page once, marks every answer where its check stands: {(file, check cell): (verdict, sentence)}."
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-    asked, found = (
-        exercises(cells(page)),
-        {(f, c): ("not attempted", "…") for f, given in files.items() for c in given},
-    )
+    asked = exercises(cells(page))
+    found = {(file, check): ("not attempted", "…") for file, given in files.items() for check in given}
     todo = [(check, file) for check in asked for file, given in files.items() if given[check] is not None]
     if not todo:
         return found
+    for check, file in todo:
+        found[file, check] = "not marked", "the page did not get as far as this check"
     nb = nbformat.read(page, 4)
-    found.update(
-        {(file, check): ("not marked", "the page did not get as far as this check") for check, file in todo}
-    )
     client = NotebookClient(
         nb,
         timeout=600,
@@ -278,13 +305,13 @@ def run_marks(page, files):
     )
     with client.setup_kernel():
         try:
-            for i, cell in enumerate(nb.cells[: max(c for c, _ in todo) + 1]):
+            for i, cell in enumerate(nb.cells[: max(check for check, _ in todo) + 1]):
                 if cell.cell_type == "code" and cell.source.strip() and not is_skipped(cell.source):
                     client.execute_cell(cell, i)
-                for file in (f for c, f in todo if c == i):
+                for file in [file for check, file in todo if check == i]:
                     found[file, i] = try_answer(client, asked[i][0], files[file][i], cell.source)
-        except (CellExecutionError, CellTimeoutError, DeadKernelError) as e:
-            print(f"{page.name}: {type(e).__name__}", file=sys.stderr)
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+            print(f"{page.name}: {type(error).__name__}", file=sys.stderr)
     return found
 
 
@@ -292,13 +319,11 @@ def try_answer(client, name, answer, check):
     "Has the page's kernel mark one answer."
     from nbformat.v4 import new_code_cell
 
-    cell = new_code_cell(
-        f"__import__('rsssl_nb.lessons').lessons.mark({name!r}, {answer!r}, {check!r}, globals())"
-    )
+    call = f"mark({name!r}, {answer!r}, {check!r}, globals())"
+    cell = new_code_cell(f"__import__('rsssl_nb.lessons').lessons.{call}")
     client.execute_cell(cell, 0)
-    return ast.literal_eval(
-        next(o["data"]["text/plain"] for o in cell.outputs if o.output_type == "execute_result")
-    )
+    result = next(o for o in cell.outputs if o.output_type == "execute_result")
+    return ast.literal_eval(result["data"]["text/plain"])
 
 
 __getattr__ = forward(__name__, {"kernel_reply": "doctor:kernel_reply"})

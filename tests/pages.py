@@ -164,8 +164,12 @@ def main():
         (ROOT / "runs" / "pages.json").write_text(
             json.dumps(dict(seconds=round(time.time() - started, 1), pages=rows), indent=1)
         )
-    print(f"{len(rows) - len(bad)} pages ran, {len(bad)} failed, {time.time() - started:.0f} s")
-    return 1 if bad else 0
+    there = [p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts]
+    print(
+        f"{len(rows)} pages ran of {len(there)} notebooks under nbs/, {len(bad)} failed, "
+        f"{time.time() - started:.0f} s"
+    )
+    return 1 if bad or not args.pages and len(rows) != len(there) else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"The lessons as a pip user has them: listed, copied without loss, served, marked; each bad input in a sentence."
+"The lessons as a pip user has them: listed, copied without loss, served, marked; bad input in a sentence."
 
 import csv
 import errno
@@ -20,7 +20,7 @@ from rsssl_nb import lessons
 from rsssl_nb.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = "library/objectives/similarity.ipynb"
+PAGE = "gallery/redundancy.ipynb"  # a quick page with an exercise
 
 
 def run(*args, code=0):
@@ -73,8 +73,8 @@ def wheel(tmp_path_factory):
 
 
 def test_the_wheel_has_the_lessons_and_nothing_else(wheel):
-    wheel, source = wheel
-    with zipfile.ZipFile(wheel) as z:
+    file, source = wheel
+    with zipfile.ZipFile(file) as z:
         held = {
             n.removeprefix("rsssl_nb/nbs/"): z.read(n) for n in z.namelist() if n.startswith("rsssl_nb/nbs/")
         }
@@ -83,21 +83,65 @@ def test_the_wheel_has_the_lessons_and_nothing_else(wheel):
         for p in (source / "nbs").rglob("*")
         if p.is_file()
     }
-    assert held == ours and len(held) > 33
-    assert wheel.stat().st_size < 20e6
+    assert held == ours and sum(n.endswith(".ipynb") for n in held) == len(lessons.pages())
+    assert file.stat().st_size < 20e6
 
 
 def test_one_line_a_page():
     lines = run("lessons").stdout.splitlines()
-    assert len(lines) == len(lessons.pages()) and all(len(l) < 110 and " min " in l for l in lines)
+    assert len(lines) == len(lessons.pages()) and all(len(line) < 110 and " min " in line for line in lines)
     assert lines[0].split()[:5] == ["course/00_tour.ipynb", "10", "min", "45", "s"] and lines[0].endswith(
         "The tour"
     )
 
 
+def test_every_notebook_is_a_page_and_the_course_stands_first():
+    found = {p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts}
+    listed = [p.relative_to(lessons.root()).as_posix() for p in lessons.pages()]
+    assert set(lessons.pages()) == found and len(listed) == len(found)
+    course = [n for n in listed if n.startswith("course/")]
+    assert listed[: len(course)] == sorted(course)
+    rooms = list(dict.fromkeys(n.split("/")[0] for n in listed))
+    assert rooms == [room for room in lessons.ROOMS if room in rooms]
+
+
+def test_what_is_no_page_is_not_listed(tmp_path):
+    for name in ("course/00_tour", "other/x", "course/.ipynb_checkpoints/a", "course/00_tour.new", "_proc/y"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{name}.ipynb").touch()
+    listed = [p.relative_to(tmp_path).as_posix() for p in lessons.pages(tmp_path)]
+    assert listed == ["course/00_tour.ipynb", "other/x.ipynb"]
+
+
+@pytest.mark.parametrize(
+    "name, page",
+    {
+        "06_false": "06_false",
+        "06_false-anna": "06_false",
+        "anna-false (1)": "06_false",
+        "53_false": "06_false",  # its name in an earlier version
+        "run_of_08_grass": "08_grass",  # the longest name wins
+        "rerun": None,
+        "falsely": None,
+        "diary": None,
+    }.items(),
+)
+def test_a_name_means_the_longest_page_it_holds(name, page):
+    known = [Path(f"{n}.ipynb") for n in ("06_false", "08_grass", "run", "moco")]
+    found = lessons.page_answered(name, known)
+    assert (found and found.stem) == page
+
+
+def test_pages_with_exercises_have_names_of_their_own():
+    stems = [p.stem for p in lessons.pages() if lessons.exercises(lessons.cells(p))]
+    assert [s for s in stems if lessons.page_answered(s, [Path(f"{n}.ipynb") for n in stems]).stem != s] == []
+    assert len(stems) == len(set(stems))
+
+
 def test_a_copy_keeps_what_a_student_wrote(tmp_path):
     run("copy", tmp_path)
-    assert {p.name for p in lessons.pages(tmp_path)} == {p.name for p in lessons.pages()}
+    copied = [p.relative_to(tmp_path) for p in lessons.pages(tmp_path)]
+    assert copied == [p.relative_to(lessons.root()) for p in lessons.pages()]
     assert "nothing to copy" in run("copy", tmp_path).stdout
     mine, ours = tmp_path / PAGE, lessons.root() / PAGE
     edit(mine, "...  # your turn", "return 1")
@@ -105,13 +149,13 @@ def test_a_copy_keeps_what_a_student_wrote(tmp_path):
     said = run("copy", tmp_path).stdout
     assert (
         mine.read_bytes() == edited
-        and mine.with_stem("similarity.new").read_bytes() == ours.read_bytes()
+        and mine.with_stem("redundancy.new").read_bytes() == ours.read_bytes()
         and "kept yours" in said
     )
-    edit(mine.with_stem("similarity.new"), "...  # your turn", "return 2")  # and wrote in ours, too
+    edit(mine.with_stem("redundancy.new"), "...  # your turn", "return 2")  # and wrote in ours, too
     run("copy", tmp_path)
-    assert "return 2" in mine.with_stem("similarity.new").read_text()
-    assert mine.with_stem("similarity.new.new").read_bytes() == ours.read_bytes()
+    assert "return 2" in mine.with_stem("redundancy.new").read_text()
+    assert mine.with_stem("redundancy.new.new").read_bytes() == ours.read_bytes()
     run("copy", tmp_path, "--force")
     assert mine.read_bytes() == ours.read_bytes()
 
@@ -135,7 +179,7 @@ def test_bad_destinations(tmp_path, monkeypatch):
     broken.parent.mkdir(parents=True)
     broken.write_text("no json")
     run("copy", tmp_path / "broken")
-    assert broken.read_text() == "no json" and broken.with_stem("similarity.new").exists()
+    assert broken.read_text() == "no json" and broken.with_stem("redundancy.new").exists()
 
     def full(source, target):
         raise OSError(errno.ENOSPC, "No space left on device", str(source))
@@ -181,12 +225,14 @@ def test_a_kernel_without_the_package(tmp_path, monkeypatch):
 
 
 ANSWERS = {
-    "anna/similarity.ipynb": None,
-    "loops-similarity.ipynb": "while True: pass",
-    "raises-similarity.ipynb": "raise KeyError(3)",
-    "shape-similarity.ipynb": "import torch; return torch.ones(7)",
-    "untouched/similarity.ipynb": "...  # your turn",
-    "cheats-similarity.ipynb": "return 0\ndef check(*a): return type('V', (), dict(passed=True, attempted=True, sentence='fine'))",
+    "anna/redundancy.ipynb": None,
+    "loops-redundancy.ipynb": "while True: pass",
+    "raises-redundancy.ipynb": "raise KeyError(3)",
+    "shape-redundancy.ipynb": "import torch; return torch.ones(7)",
+    "untouched/redundancy.ipynb": "...  # your turn",
+    "cheats-redundancy.ipynb": (
+        "return 0\ndef check(*a): return type('V', (), dict(passed=True, attempted=True, sentence='fine'))"
+    ),
 }
 
 
@@ -197,16 +243,17 @@ def test_grading(tmp_path):
     for file, body in ANSWERS.items():
         (tmp_path / file).parent.mkdir(exist_ok=True)
         shutil.copy(page, tmp_path / file)
-        edit(tmp_path / file, "...  # your turn", body or "pass\n" + solution)
-    (tmp_path / "torn-similarity.ipynb").write_text("no json")
+        answer = body or "pass\n" + solution
+        edit(tmp_path / file, "...  # your turn", f"\n    {answer}")
+    (tmp_path / "torn-redundancy.ipynb").write_text("no json")
     (tmp_path / "diary.ipynb").write_text("{}")
     rows = {r["file"]: r for r in csv.DictReader(io.StringIO(run("grade", tmp_path).stdout))}
     assert {f: r["verdict"] for f, r in rows.items()} == {
-        "anna/similarity.ipynb": "passed",
-        "untouched/similarity.ipynb": "not attempted",
+        "anna/redundancy.ipynb": "passed",
+        "untouched/redundancy.ipynb": "not attempted",
         "diary.ipynb": "not marked",
-        "torn-similarity.ipynb": "not marked",
-        **{f"{n}-similarity.ipynb": "failed" for n in ("loops", "raises", "shape", "cheats")},
+        "torn-redundancy.ipynb": "not marked",
+        **{f"{n}-redundancy.ipynb": "failed" for n in ("loops", "raises", "shape", "cheats")},
     }
     said = {f.partition("-")[0]: r["sentence"] for f, r in rows.items()}
     assert (
@@ -216,7 +263,7 @@ def test_grading(tmp_path):
         and "no page" in said["diary.ipynb"]
         and "not a notebook" in said["torn"]
     )
-    assert rows["anna/similarity.ipynb"]["exercise"] == name
+    assert rows["anna/redundancy.ipynb"]["exercise"] == name
 
 
 def test_grading_what_is_no_folder(tmp_path):
@@ -227,7 +274,10 @@ def test_grading_what_is_no_folder(tmp_path):
 
 
 def doctor(folder, code="", **env):
-    "What `rsssl-nb doctor` says in a fresh process, after some code has broken it: (exit code, lines by what they are about)."
+    """What `rsssl-nb doctor` says in a fresh process, after some code has broken it.
+
+    (exit code, {what: (its line, the line after it)}).
+    """
     done = subprocess.run(
         [sys.executable, "-c", f"{code}\nfrom rsssl_nb.cli import main\nmain(['doctor'])"],
         capture_output=True,
@@ -237,15 +287,14 @@ def doctor(folder, code="", **env):
     )
     assert "Traceback" not in done.stderr, done.stderr
     lines = done.stdout.splitlines()
-    return done.returncode, {
-        l[7:21].strip(): (l, next(iter(lines[i + 1 : i + 2]), "")) for i, l in enumerate(lines) if l[0] != " "
-    }
+    pairs = zip(lines, [*lines[1:], ""])
+    return done.returncode, {line[7:21].strip(): (line, after) for line, after in pairs if line[0] != " "}
 
 
 @pytest.mark.long
 def test_the_doctor_finds_nothing_here(tmp_path):
     code, rows = doctor(tmp_path)
-    assert code == 0 and not [l for l, _ in rows.values() if l.startswith("FAULT")], rows
+    assert code == 0 and not [line for line, _ in rows.values() if line.startswith("FAULT")], rows
     assert rows["kernel"][0].endswith(f"with rsssl_nb {rsssl_nb.__version__}") and set(rows) >= {
         "torch pair",
         "GPU",
