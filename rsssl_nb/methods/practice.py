@@ -7,6 +7,7 @@ __all__ = ['practice', 'practice_step', 'cell_labels', 'dense_cells', 'knn_miou'
 
 # %% ../../nbs/library/methods/practice.ipynb #00000002
 import torch
+from ..confusion import confusion_matrix, mean_iou
 
 from .base import At
 from ..views.pairs import two_views
@@ -83,6 +84,4 @@ def knn_miou(encoder, bank_images, bank_labels, query_images, query_labels, clas
     query, truth = dense_cells(encoder, query_images, query_labels)
     near = torch.cat([(q @ bank[chosen].T).topk(min(k, len(chosen))).indices for q in query.split(4096)])
     voted = torch.nn.functional.one_hot(bank_y[chosen][near], classes).sum(1).argmax(1)
-    table = torch.bincount(truth * classes + voted, minlength=classes**2).view(classes, classes).double()
-    union = table.sum(0) + table.sum(1) - table.diag()
-    return float((table.diag() / union)[union > 0].mean())
+    return mean_iou(confusion_matrix(truth, voted, classes).double())

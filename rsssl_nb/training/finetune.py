@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from ..confusion import confusion_matrix, mean_iou
 
 from ..data.labels import Classes, find_classes, pair_labels, read_labels
 from ..data.raster import open_raster
@@ -49,13 +50,10 @@ def hold_out(n, seed=0):
 def window_iou(model, images, labels, n, batch=8, ignore=255):
     "Mean IoU over the classes that occur, of a model on ready windows: the number the epoch is chosen by."
     model.eval()
-    table = torch.zeros(n * n, dtype=torch.long, device=images.device)
+    table = torch.zeros(n, n, dtype=torch.long, device=images.device)
     for x, y in zip(images.split(batch), labels.split(batch)):
-        known = y != ignore
-        table += torch.bincount(y[known].long() * n + model(x).argmax(1)[known], minlength=n * n)
-    table = table.view(n, n).double()
-    union = table.sum(0) + table.sum(1) - table.diag()
-    return float((table.diag() / union)[union > 0].mean())
+        table += confusion_matrix(y, model(x).argmax(1), n, ignore)
+    return mean_iou(table.double())
 
 # %% ../../nbs/library/training/finetune.ipynb #00000017
 def train_segmenter(model, images, labels, *, n, epochs, batch, lr, seed, weights=None, progress=True):
