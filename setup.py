@@ -40,7 +40,7 @@ setup(
     author_email=cfg["author_email"],
     license="Apache-2.0",
     packages=find_packages(include=["rsssl_nb", "rsssl_nb.*"]),
-    package_data={"rsssl_nb": ["py.typed", "checkpoints/*"]},
+    package_data={"rsssl_nb": ["py.typed", "checkpoints/*", "widgets/*.js", "widgets/*.css"]},
     cmdclass={"build_py": BuildWithLessons},
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg["requirements"].split(),

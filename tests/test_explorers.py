@@ -1,4 +1,4 @@
-"Every explorer, driven without a browser: controls in all pairs of their stops, bad input, settings out and in, threads, memory, large files."
+"Every explorer without a browser: all pairs of control stops, bad input, settings, threads, memory."
 
 import gc
 import html
@@ -24,54 +24,47 @@ from rsssl_nb.methods.grass import GraSS
 from rsssl_nb.methods.simclr import SimCLR
 from rsssl_nb.views.geometry import view_affine
 from rsssl_nb.views.pairs import overlap_iou
-from rsssl_nb.widgets import frame
+from rsssl_nb.widgets import explorer
+from rsssl_nb.widgets.explorer import Explorer
 from rsssl_nb.widgets.explorers import (
-    alike,
-    audit,
     boxed_pair,
     class_entropy,
-    embedded_rows,
     explore_negatives,
     explore_pair,
     explore_regions,
     explore_temperature,
-    listed,
-    open_network,
+    guided_region,
+    perplexity,
     random_entropy,
-    reach,
-    region,
     row_weights,
+    same_class,
+    suspect_scores,
 )
 from rsssl_nb.widgets.features import (
-    cell_labels,
     explore_labels,
     explore_matches,
     explore_saliency,
     features_at,
     label_maps,
-    marks,
-    matched,
-    read_out,
+    labels_at_cells,
+    linear_read_out,
+    match_quality,
     right_share,
     see_dense,
+    true_match,
 )
-from rsssl_nb.widgets.frame import (
+from rsssl_nb.widgets.ground import (
     SMALL,
     Ground,
     band_levels,
-    explorer,
-    glance,
-    mosaic,
+    find_sources,
     open_ground,
-    quick,
-    redraw,
-    show_over,
-    show_row,
-    silent,
-    sources,
-    tidy,
-    tiles,
+    sampled_picture,
+    whole_picture,
+    window_corners,
 )
+from rsssl_nb.widgets.networks import embedded_rows, network_menu, open_network
+from rsssl_nb.widgets.pictures import collected_at_once, fast_png, show_over, show_row
 
 SCENE = make_scene(160, seed=1)
 
@@ -117,7 +110,7 @@ def good(box):
 
 
 def all_pairs(choices):
-    "Rows of values, one for each of `choices`, in which every two values of different columns meet at least once."
+    "Rows of values, one for each of `choices`: every two values of different columns meet at least once."
     left = {
         ((i, a), (j, b))
         for i, j in itertools.combinations(range(len(choices)), 2)
@@ -153,10 +146,10 @@ def test_every_control_to_both_ends_and_the_middle_pairwise(name, net):
     ]
     seen = set()
     for row in all_pairs(choices) if len(choices) > 1 else [[v] for v in choices[0]]:
-        with silent(box):
+        with box.silent():
             for control, value in zip(box.controls.values(), row):
                 control.value = value
-        redraw(box)
+        box.redraw()
         assert good(box), (row, box.trouble.value)
         seen.add(bytes(box.view.value))
     assert len(seen) > 2 and open_figures() == []
@@ -234,6 +227,51 @@ def test_boxes_and_points_lie_on_the_ground_where_rasterio_says(tmp_path):
     assert saved["crs"]["properties"]["name"] == "EPSG:32633" and [
         f["properties"]["class"] for f in saved["features"]
     ] == ["field", "roof"]
+
+
+SAVED_BY_0_1_0 = """{
+ "rsssl_nb": "explorer",
+ "version": 1,
+ "explorer": "pair",
+ "source": null,
+ "image": "from Python",
+ "place": [
+  8,
+  12
+ ],
+ "controls": {
+  "points": 5
+ },
+ "canvas": {
+  "boxes": [
+   [
+    17.6,
+    26.4,
+    65.6,
+    74.4
+   ],
+   [
+    41.599999999999994,
+    40.8,
+    94.4,
+    93.6
+   ]
+  ],
+  "turns": [
+   0,
+   0
+  ]
+ }
+}"""
+
+
+def test_settings_saved_before_the_class_explorer_load_and_are_written_alike(tmp_path):
+    path = tmp_path / "old.json"
+    path.write_text(SAVED_BY_0_1_0)
+    box = explore_pair(SCENE, 48, 96)
+    box.restore(path)
+    assert good(box) and box.place() == (8, 12, 96) and box.canvas.boxes[0] == [17.6, 26.4, 65.6, 74.4]
+    assert box.save(tmp_path / "new")[1].read_text() == SAVED_BY_0_1_0
 
 
 BROKEN = {
@@ -325,10 +363,10 @@ def test_one_band_without_crs_works_and_says_that_places_are_pixels(name, tmp_pa
 
 
 def test_a_busy_sign_stands_while_an_image_is_opened(tmp_path, monkeypatch):
-    box, opened, said = make("pair"), frame.open_ground, []
-    monkeypatch.setattr(frame, "open_ground", lambda *given: said.append(box.busy.value) or opened(*given))
+    box, opened, said = make("pair"), explorer.open_ground, []
+    monkeypatch.setattr(explorer, "open_ground", lambda *given: said.append(box.busy.value) or opened(*given))
     box.source.value = str(write_scene(SCENE, tmp_path)[0])
-    assert said == [frame.LOOK] and good(box)
+    assert said == [explorer.LOOKING_SIGN] and good(box)
 
 
 def test_a_folder_lists_its_images(tmp_path):
@@ -420,8 +458,8 @@ def test_runs_checkpoints_and_segmenters_are_opened(image, tmp_path):
 
     options = dict(epochs=2, batch=8, samples=16, size=32, width=8, device="cpu", progress=False)
     run = pretrain(image, "false", tmp_path / "run", **options)
-    other = pretrain(image, "glcnet", tmp_path / "other", **options)
-    menu = listed([tmp_path / "run", tmp_path / "run" / "encoder.safetensors", run])
+    pretrain(image, "glcnet", tmp_path / "other", **options)
+    menu = network_menu([tmp_path / "run", tmp_path / "run" / "encoder.safetensors", run])
     assert menu[0] == ("random", "random") and menu[1][0].startswith("run, step-") and menu[-1][0] == "Run"
     embedded = [
         embedded_rows(open_network(what, 4)[0], torch.ones(2, 4, 32, 32)) for _, what in menu[1:-2]
@@ -431,7 +469,7 @@ def test_runs_checkpoints_and_segmenters_are_opened(image, tmp_path):
     ].flatten().tolist() == pytest.approx(list(run.config.mean))
     box = make("regions", str(image), [tmp_path / "other"])
     with pytest.raises(InputError, match="GLCNet has no head"):
-        box.controls["network"].label = listed(tmp_path / "other")[-1][0]
+        box.controls["network"].label = network_menu(tmp_path / "other")[-1][0]
     finetune(
         run,
         [open_raster(image)],
@@ -478,7 +516,7 @@ def test_cancelled_and_overtaken_looks_leave_nothing_behind():
         drawn.append(seen["seconds"])
         return show_row([lambda ax: ax.set_title(f"{seen['seconds']} {shade}")])
 
-    box = explorer(
+    box = Explorer(
         "patience",
         patient,
         draw,
@@ -610,11 +648,11 @@ def test_the_ground():
     assert ready[0, :, :4].abs().max() == 0 and ready.isfinite().all()
     assert Ground(flat, mean=mean, std=std).truth(0, 0, 4) is None
     with pytest.raises(InputError, match="smaller than a window of 400"):
-        tiles(ground, 2, 400)
+        window_corners(ground, 2, 400)
     thin = np.zeros((1, 64, 64), np.uint8)
     thin[:, 0] = 5
     with pytest.raises(InputError, match="only 0 are half measured"):
-        tiles(
+        window_corners(
             open_ground(
                 __import__("types").SimpleNamespace(
                     image=thin,
@@ -640,19 +678,19 @@ def test_labels_come_along_with_a_file(tmp_path):
 
 
 def test_sources():
-    assert list(sources(None)) == list(sources("  ")) == ["embedded scene"] and list(
-        sources(np.zeros((1, 4, 4)))
+    assert list(find_sources(None)) == list(find_sources("  ")) == ["embedded scene"] and list(
+        find_sources(np.zeros((1, 4, 4)))
     ) == ["from Python"]
 
 
 @pytest.mark.parametrize("height, width", [(600, 900), (3000, 100)])
 def test_a_mosaic_keeps_places(height, width):
     ramp = np.stack(np.meshgrid(np.arange(width), np.arange(height))).astype(np.float32)
-    small = mosaic(open_raster(ramp), 256)
+    small = sampled_picture(open_raster(ramp), 256)
     h, w = small.shape[1:]
     for got, side, n in ((small[0, h // 2], width, w), (small[1, :, w // 2], height, h)):
         assert np.abs(got - (np.arange(n) + 0.5) * side / n).max() <= side / 16 + 1
-    assert glance(open_raster(ramp))[1] == "" and SMALL > 2**20
+    assert whole_picture(open_raster(ramp))[1] == "" and SMALL > 2**20
 
 
 def test_drawings_leave_nothing_behind_and_no_long_search():
@@ -660,8 +698,8 @@ def test_drawings_leave_nothing_behind_and_no_long_search():
         return sum(issubclass(type(o), picture_type()) for o in gc.get_objects())
 
     def drawn():
-        with tidy():
-            return quick(show_row([lambda ax: ax.plot([0, 1])] * 2, (1, 2)))
+        with collected_at_once():
+            return fast_png(show_row([lambda ax: ax.plot([0, 1])] * 2, (1, 2)))
 
     before, old = alive(), gc.get_stats()[2]["collections"]
     for _ in range(40):
@@ -697,7 +735,7 @@ def test_a_map_lies_over_its_image_with_a_key():
     assert (
         {"less", "more"} <= {t.get_text() for t in picture.axes[0].texts}
         and len(picture.axes[0].collections) == 1
-        and quick(picture)
+        and fast_png(picture)
     )
 
 
@@ -706,7 +744,7 @@ def test_row_weights_by_a_slow_loop():
     for tau in (0.05, 1.0):
         e = [np.exp(float(v) / tau) if j != 2 else 0 for j, v in enumerate(sim[2])]
         assert row_weights(sim, 2, tau).numpy() == pytest.approx(np.array(e) / sum(e), abs=1e-6)
-    assert reach(row_weights(sim, 2, 1e6)) == pytest.approx(5, abs=1e-6) and reach(
+    assert perplexity(row_weights(sim, 2, 1e6)) == pytest.approx(5, abs=1e-6) and perplexity(
         row_weights(sim, 2, 1e-4)
     ) == pytest.approx(1, abs=1e-3)
 
@@ -731,7 +769,7 @@ def test_regions_against_scipy():
             (heat * sign)[None, None], (72, 72), mode="bilinear", align_corners=False
         )[0, 0].numpy()
         mask = up > up.min() + np.float32(threshold) * (up.max() - up.min())
-        r = region(heat, threshold, sign, 72)
+        r = guided_region(heat, threshold, sign, 72)
         assert r["count"] == ndimage.label(mask, np.ones((3, 3)))[1] and r["share"] == pytest.approx(
             mask.mean(), abs=1e-3
         )
@@ -755,11 +793,11 @@ def test_audit_by_a_slow_loop():
             continue
         same = kinds[i % 7] == kinds[j % 7]
         made, there, hit = made + chosen[i, j], there + same, hit + (same and chosen[i, j])
-    assert audit(chosen, kinds) == (hit / made, hit / there)
+    assert suspect_scores(chosen, kinds) == (hit / made, hit / there)
     assert (
-        alike(kinds).sum() == there
-        and not alike(kinds).diagonal().any()
-        and not alike(np.array([-1, -1])).any()
+        same_class(kinds).sum() == there
+        and not same_class(kinds).diagonal().any()
+        and not same_class(np.array([-1, -1])).any()
     )
 
 
@@ -767,28 +805,28 @@ def test_matches_are_marked_on_the_ground(net):
     box = make("matches", nets=[net])
     pair = box.seen["pair"]
     common = np.array(box.canvas.common) - np.tile(box.seen["corner"], 2)
-    x, y = matched(pair, ((common[0] + common[2]) / 2, (common[1] + common[3]) / 2))
+    x, y = true_match(pair, ((common[0] + common[2]) / 2, (common[1] + common[3]) / 2))
     likeness = torch.zeros(8, 8)
     likeness[int(y / 8), int(x / 8)] = 1.0
-    found = marks(likeness, (x, y), pair, 0.5)
+    found = match_quality(likeness, (x, y), pair, 0.5)
     cell = float(torch.linalg.vector_norm(pair.where_b[0, :, :2] @ torch.tensor([4.0, 4.0]))) * 0.5
     assert found["rank"] == 1 and found["error"] <= cell + 1e-4  # within the cell it lies in
     likeness[0, 0] = 2.0
-    assert marks(likeness, (x, y), pair)["rank"] == 2
+    assert match_quality(likeness, (x, y), pair)["rank"] == 2
 
 
 def test_cell_labels_and_read_out(net):
     labels = np.repeat(np.repeat(np.uint8([[0, 1], [255, 2]]), 16, 0), 16, 1)
-    assert cell_labels(labels, 2, 2).tolist() == [[0, 1], [255, 2]]
+    assert labels_at_cells(labels, 2, 2).tolist() == [[0, 1], [255, 2]]
     dense = torch.randn(64, 4, 4, generator=torch.Generator().manual_seed(0))
-    model = read_out(net, dense, labels, 3)
-    at = cell_labels(labels, 4, 4)
+    model = linear_read_out(net, dense, labels, 3)
+    at = labels_at_cells(labels, 4, 4)
     assert (
         torch.equal(model.decoder(dense[None])[0].argmax(0)[at != 255], at[at != 255])
-        and read_out(model, None, None, 0) is model
+        and linear_read_out(model, None, None, 0) is model
     )
     with pytest.raises(InputError, match="knows no classes"):
-        read_out(net, dense, None, 3)
+        linear_read_out(net, dense, None, 3)
 
 
 def test_labels_and_their_points_stay_on_the_ground(net):

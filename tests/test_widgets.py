@@ -13,7 +13,7 @@ from rsssl_nb.widgets.panel import control, panel, png, slider
 
 
 def stops(widget):
-    "Where a test puts a control: both ends and the middle of a slider, all of a menu's choices, both states of a box."
+    "Where a test puts a control: both ends and the middle of a slider, all choices of a menu or tick box."
     if isinstance(widget, W.Checkbox):
         return [False, True]
     if hasattr(widget, "options"):
@@ -169,7 +169,9 @@ def test_png_is_small_tight_and_repeats():
 
     from PIL import Image
 
-    draw = lambda: show_heat(np.arange(-8.0, 8).reshape(4, 4))
+    def draw():
+        return show_heat(np.arange(-8.0, 8).reshape(4, 4))
+
     data = png(draw())
     assert data == png(draw()) and max(Image.open(io.BytesIO(data)).size) < 80 * 6
     from matplotlib.figure import Figure
@@ -202,11 +204,11 @@ def test_panels_do_not_share_controls():
 
 
 def test_boxes_share_plain_values_and_a_picture():
-    from rsssl_nb.widgets.boxes import boxes, boxes_type, picture
+    from rsssl_nb.widgets.boxes import Boxes, boxes, image_png
 
     made = boxes(np.arange(2 * 6 * 9).reshape(2, 6, 9), [(1, 1, 4, 5)], label="two bands")
     assert (
-        isinstance(made, boxes_type())
+        isinstance(made, Boxes)
         and made.extent == [0, 0, 9, 6]
         and made.boxes == [[1, 1, 4, 5]]
         and made.turns == [0]
@@ -215,9 +217,8 @@ def test_boxes_share_plain_values_and_a_picture():
 
     from PIL import Image
 
-    assert Image.open(io.BytesIO(made.image)).size == (9, 6) and picture(np.zeros((6, 9, 3))) == picture(
-        np.zeros((6, 9, 3))
-    )
+    assert Image.open(io.BytesIO(made.image)).size == (9, 6)
+    assert image_png(np.zeros((6, 9, 3))) == image_png(np.zeros((6, 9, 3)))
     moves = []
     made.observe(lambda change: moves.append(change.name), ["boxes", "extent", "image"])
     made.show(np.zeros((1, 4, 4)), (100, 200, 104, 204))
@@ -227,7 +228,10 @@ def test_boxes_share_plain_values_and_a_picture():
 def test_the_script_asks_nobody_and_writes_no_markup():
     from rsssl_nb.widgets.boxes import SCRIPT, STYLE
 
-    text = (SCRIPT + STYLE).replace("http://www.w3.org/2000/svg", "")
+    text = (SCRIPT.read_text(encoding="utf-8") + STYLE.read_text(encoding="utf-8")).replace(
+        "http://www.w3.org/2000/svg", ""
+    )
+    assert len(text) > 5000
     for word in (
         "http",
         "//",
@@ -248,10 +252,11 @@ def test_the_script_asks_nobody_and_writes_no_markup():
 def test_boxes_on_the_map_against_rasterio(transform):
     from rasterio import Affine
 
-    from rsssl_nb.widgets.boxes import as_geojson, to_map
+    from rsssl_nb.mapping.boxes import to_map_coordinates
+    from rsssl_nb.widgets.boxes import as_geojson
 
     points = np.random.default_rng(0).uniform(0, 500, (7, 2))
-    assert np.allclose(to_map(points, transform), [Affine(*transform) @ p for p in points])
+    assert np.allclose(to_map_coordinates(transform, points), [Affine(*transform) @ p for p in points])
     ring = as_geojson([[3, 4, 10, 20]], ["<a>"], transform, "EPSG:32633", [2])["features"][0]
     assert np.allclose(
         ring["geometry"]["coordinates"][0],
@@ -260,3 +265,36 @@ def test_boxes_on_the_map_against_rasterio(transform):
     assert as_geojson([[3, 4, 10, 20]], ["a"], transform, None)["features"][0]["geometry"]["coordinates"][0][
         0
     ] == [3, 4]  # no system: pixels
+
+
+def test_script_and_style_are_files_that_ship_with_the_package():
+    from pathlib import Path
+
+    import rsssl_nb
+    from rsssl_nb.widgets.boxes import SCRIPT, STYLE, Boxes, boxes
+
+    here = Path(rsssl_nb.__file__).parent / "widgets"
+    assert (Path(SCRIPT), Path(STYLE)) == (here / "boxes.js", here / "boxes.css")
+    made = boxes(np.zeros((1, 4, 4)))
+    assert made._esm == SCRIPT.read_text(encoding="utf-8") and made._css == STYLE.read_text(encoding="utf-8")
+    assert isinstance(made, Boxes)
+    setup = Path(rsssl_nb.__file__).parents[1] / "setup.py"
+    if setup.exists():
+        assert '"widgets/*.js", "widgets/*.css"' in setup.read_text(encoding="utf-8")
+
+
+def test_old_spellings_say_where_the_name_lives_now():
+    from rsssl_nb.widgets import boxes, frame
+    from rsssl_nb.widgets.explorer import Explorer
+
+    with pytest.warns(DeprecationWarning, match="frame.redraw lives in rsssl_nb.widgets.explorer now"):
+        assert frame.redraw is Explorer.redraw
+    with pytest.warns(DeprecationWarning, match="import Explorer"):
+        assert frame.explorer is Explorer
+    for name in frame.MOVED:
+        with pytest.warns(DeprecationWarning, match=f"frame.{name} lives in"):
+            assert getattr(frame, name) is not None
+    with pytest.warns(DeprecationWarning, match="import checked_boxes"):
+        assert boxes.checked is boxes.checked_boxes
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        frame.nothing  # noqa: B018
