@@ -335,7 +335,7 @@ def test_views_cut_again_know_where_they_are():
 def test_a_carried_box_shows_the_same_ground():
     pair = two_views(images(40, 64), 64, Plan(scale=(0.3, 0.8)), seed=4)
     method = build(which_views="shared", min_side=0)
-    boxes, _ = method.boxes(maps("smooth", 80, 8, 8), pair)
+    boxes, _ = method.crop.boxes(maps("smooth", 80, 8, 8), pair)
     mine, other = boxes.chunk(2)
     from rsssl_nb.views.pairs import a_to_b
 
@@ -375,10 +375,12 @@ def test_limits_are_simclr(options, at):
 
 def test_warm_up_ends_when_told():
     method = build()
-    assert method.warming(At(0.499)) and not method.warming(At(0.5))
+    assert method.crop.warming(At(0.499)) and not method.crop.warming(At(0.5))
     method = build(warmup_epochs=3)
-    assert method.warming(At(0.9, epoch=2)) and not method.warming(At(0.1, epoch=3))
-    assert not build(GraSS.official).warming(At()) and build(GraSS.official, warmup=0.25).warming(At(0.2))
+    assert method.crop.warming(At(0.9, epoch=2)) and not method.crop.warming(At(0.1, epoch=3))
+    assert not build(GraSS.official).crop.warming(At()) and build(GraSS.official, warmup=0.25).crop.warming(
+        At(0.2)
+    )
 
 
 @pytest.mark.parametrize("official", [False, True])
@@ -556,10 +558,10 @@ def test_names_tell_ours_from_theirs():
     ours, theirs = build(), build(GraSS.official)
     assert ours.title == "GraSS" and theirs.title == "GraSS-released (warm-up ours)"
     assert [type(m).__name__ for m in theirs.head] == ["Linear", "Linear"] and (
-        theirs.score,
-        theirs.resize,
-        theirs.min_side,
-        theirs.warmup,
+        theirs.crop.score,
+        theirs.crop.resize,
+        theirs.crop.min_side,
+        theirs.crop.warmup,
     ) == ("box", "nearest", 0, 0.0)
     assert not hasattr(GraSS, "title") or GraSS.title == "GraSS"
 

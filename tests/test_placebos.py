@@ -115,7 +115,12 @@ def test_random_suspects_are_as_many_a_row(select):
 
 def test_the_released_rule_has_a_placebo_too():
     m = build(FALSERandom.official)
-    assert isinstance(m, FALSERandom) and (m.alpha, m.select) == (1, "official") and m.single_process
+    assert (
+        isinstance(m, FALSERandom)
+        and m.suspects.alpha == 1
+        and m.suspects.select == "official"
+        and m.single_process
+    )
 
 
 # GLCNet and SSCCL ----------------------------------------------------------------------------------------------------
@@ -123,10 +128,10 @@ def test_the_released_rule_has_a_placebo_too():
 
 def test_unmatched_windows_look_like_matched_ones_in_each_view():
     real, blind = (build(cls) for cls in (GLCNet, GLCNetUnmatched))
-    a, b, valid = real.match(PAIR, 14, at())
-    c, d, both = blind.match(PAIR, 14, at())
+    a, b, valid = real.windows.match(PAIR, 14, at())
+    c, d, both = blind.windows.match(PAIR, 14, at())
     again = at()
-    first, second = (real.match(PAIR, 14, again) for _ in range(2))
+    first, second = (real.windows.match(PAIR, 14, again) for _ in range(2))
     assert torch.equal(c, a) and torch.equal(d, second[1]) and torch.equal(both, first[2] & second[2])
     ground = lambda p, q, ok: (
         (transform_points(PAIR.where_a, p) - transform_points(PAIR.where_b, q)).norm(dim=-1)[ok].mean()

@@ -103,7 +103,9 @@ def box_arms(method, pair, at=At()):
         "sign turned": -heat,
     }
     cell = max(-(-side // n) for side, n in zip(pair.size, heat.shape[1:]))
-    found = {arm: peak_boxes(m, method.thresh, pair.size, cell, method.score) for arm, m in maps.items()}
+    found = {
+        arm: peak_boxes(m, method.crop.thresh, pair.size, cell, method.crop.score) for arm, m in maps.items()
+    }
     u = torch.rand(len(heat), 2, generator=at.generator, device=heat.device)
     return {
         **found,
@@ -269,7 +271,7 @@ def false_card(method, audit, trace, at):
         for rule, score in scores.items()
         for place, there in where.items()
     }
-    return {**card, ("gate", "all rows"): float((trace["s_pos"] >= method.gate).double().mean())}
+    return {**card, ("gate", "all rows"): float((trace["s_pos"] >= method.suspects.gate).double().mean())}
 
 # %% ../../nbs/evidence/mechanisms.ipynb #0000001e
 def glcnet_card(method, audit, trace, at):

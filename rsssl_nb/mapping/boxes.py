@@ -22,7 +22,8 @@ from ..files import write_aside
 from .segment import model_on_device
 from .store import check_output
 from .tiling import check_windows, plan_windows
-from ..methods.grass import GraSS
+from ..methods.combined import Combined
+from ..methods.grass import GraSS, GuidedCrop
 from ..training.config import Config
 from ..training.folder import checkpoints, read_checkpoint, read_config
 from ..training.pretrain import make_method
@@ -31,7 +32,7 @@ from ..views.geometry import corners, transform_points, view_affine
 from ..views.pairs import two_views
 
 # %% ../../nbs/library/mapping/boxes.ipynb #e7c295b9
-def guided_method(run: str | Path) -> tuple[GraSS, Config]:
+def guided_method(run: str | Path) -> tuple[GraSS | Combined, Config]:
     """The GraSS of a pretraining run folder, with its heads, in evaluation mode, and the run's Config.
 
     InputError for a run of another method, or one without a checkpoint.
@@ -44,7 +45,7 @@ def guided_method(run: str | Path) -> tuple[GraSS, Config]:
         )
     encoder = Encoder(config.encoder, config.bands, config.width, config.stride)
     method = make_method(config.method, encoder, config.options)
-    if not isinstance(method, GraSS):
+    if not isinstance(getattr(method, "crop", None), GuidedCrop):
         raise InputError(f"{run} is a run of {config.method}, which chooses no boxes: give a run of grass")
     method.load_state_dict(read_checkpoint(found[-1])["method"])
     return method.eval(), config
@@ -59,7 +60,7 @@ def to_map_coordinates(transform: tuple, points) -> np.ndarray:
 
 
 def boxes_in_raster(
-    method: GraSS, raw: torch.Tensor, places: np.ndarray, mean, std, seed: int = 0
+    method: GraSS | Combined, raw: torch.Tensor, places: np.ndarray, mean, std, seed: int = 0
 ) -> np.ndarray:
     """The boxes that a GraSS chooses in two views of each raw window (B, C, h, w), in pixels of the raster.
 
@@ -73,7 +74,7 @@ def boxes_in_raster(
         index=torch.as_tensor(places[:, 0] + places[:, 1] * 2**20),
         min_iou=method.min_iou,
     )
-    chosen, _ = method.boxes(method.guide(pair), pair)
+    chosen, _ = method.crop.boxes(method.guide(pair), pair)
     in_view = corners(view_affine(chosen, pair.size), pair.size)
     in_window = transform_points(torch.cat([pair.where_a, pair.where_b]), in_view).cpu().double()
     boxes = torch.cat([in_window.amin(1), in_window.amax(1)], 1)
@@ -81,7 +82,7 @@ def boxes_in_raster(
 
 
 def box_features(
-    method: GraSS,
+    method: GraSS | Combined,
     raster: Raster,
     mean,
     std,
@@ -115,7 +116,7 @@ def box_features(
 
 # %% ../../nbs/library/mapping/boxes.ipynb #b4d83d62
 def draw_boxes(
-    method: GraSS,
+    method: GraSS | Combined,
     source,
     out: str | Path | None = None,
     mean=0.0,

@@ -4,37 +4,37 @@
 
 # %% auto #0
 __all__ = ['style', 'inner', 'admissible', 'far_enough', 'pick_windows', 'draw_centres', 'window_boxes', 'window_nce',
-           'StyleAndWindows', 'Windows', 'GLCNet']
+           'MatchedWindows', 'GLCNet']
 
 # %% ../../nbs/course/09_glcnet.ipynb #00000002
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..encoders import ASPP, Decoder, projection_head
-from .base import At, Method, Step, gathered, uniform
+from ..encoders import ASPP, Decoder, Encoder, projection_head
+from .base import At, Method, Step, check_choice, gathered, uniform
 from ..objectives.nce import check_tau, nce, weighted_nce
 from ..objectives.regions import window_mean
 from ..objectives.similarity import cosine, stack
 from ..views.appearance import Colour
 from ..views.geometry import invert, transform_points
-from ..views.pairs import Plan, boxes_of, intersect
+from ..views.pairs import Pair, Plan, boxes_of, intersect
 
 # %% ../../nbs/course/09_glcnet.ipynb #00000005
-def style(features, kind="meanvar"):
-    """The style vector of maps (B, C, h, w): means and unbiased variances over the cells, (B, 2C); `kind` mean gives the means only, (B, C).
+def style(features: torch.Tensor, kind: str = "meanvar") -> torch.Tensor:
+    """The style vector of maps (B, C, h, w): means and unbiased variances over the cells, (B, 2C).
 
-    The variance of a single cell is 0. Released: `models/GLCNet.py`; `mean` is its `noStyle` ablation.
+    `kind` mean gives the means only, (B, C). The variance of a single cell is 0. Released:
+    `models/GLCNet.py`; `mean` is its `noStyle` ablation.
     """
     flat = features.flatten(2)
     if kind == "mean":
         return flat.mean(2)
-    if kind != "meanvar":
-        raise ValueError(f"style {kind!r} is not known: choose meanvar or mean")
+    check_choice("style", kind, ("meanvar", "mean"))
     return torch.cat([flat.mean(2), flat.var(2) if flat.shape[2] > 1 else torch.zeros_like(flat[..., 0])], 1)
 
 # %% ../../nbs/course/09_glcnet.ipynb #0000000b
-def inner(where, size, window):
+def inner(where: torch.Tensor, size: tuple[int, int], window: float) -> torch.Tensor:
     "Source boxes (B, 4) of the places at least half a window away from a view's edge."
     h, w = size
     m = window / 2
@@ -43,24 +43,36 @@ def inner(where, size, window):
     return torch.cat([at.amin(1), at.amax(1)], 1)
 
 
-def admissible(pair, window):
+def admissible(pair: Pair, window: float) -> tuple[torch.Tensor, torch.Tensor]:
     "Where a window's centre may lie, source boxes (B, 4), and whether there is such a place (B,)."
     common = intersect(*(inner(w, pair.size, window) for w in (pair.where_a, pair.where_b)))
     return common, (common[:, 2:] >= common[:, :2]).all(1)
 
 # %% ../../nbs/course/09_glcnet.ipynb #0000000d
-def far_enough(chosen, valid, point, distance):
-    "Bool (B, m): candidates `point` (B, m, 2) at Chebyshev distance at least `distance` from every valid chosen centre (B, n, 2)."
+def far_enough(
+    chosen: torch.Tensor, valid: torch.Tensor, point: torch.Tensor, distance: float
+) -> torch.Tensor:
+    """Bool (B, m): candidates `point` (B, m, 2) that lie far enough from every valid chosen centre (B, n, 2).
+
+    At Chebyshev distance `distance` at least; `valid` (B, n).
+    """
     gap = (point[:, :, None] - chosen[:, None]).abs().amax(-1)
     return ((gap >= distance) | ~valid[:, None]).all(2)
 
 # %% ../../nbs/course/09_glcnet.ipynb #0000000f
-def pick_windows(a, b, ok, window, exclude):
-    "The first candidate (B, n, tries, 2) of each window that fits with the windows before it, in both views: centres a, b (B, n, 2) and valid (B, n)."
-    if exclude not in ("strict", "official"):
-        raise ValueError(f"exclude {exclude!r} is not known: choose strict or official")
+def pick_windows(
+    a: torch.Tensor, b: torch.Tensor, ok: torch.Tensor, window: float, exclude: str
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The first candidate of each window that fits with the windows before it, in both views.
+
+    Candidates `a`, `b` (B, n, tries, 2) and `ok` (B,); gives centres a, b (B, n, 2) and valid (B, n).
+    """
+    check_choice("exclude", exclude, ("strict", "official"))
     B, n = a.shape[:2]
-    rows, centres_a, centres_b, valid = torch.arange(B, device=a.device), [], [], []
+    rows = torch.arange(B, device=a.device)
+    centres_a: list[torch.Tensor] = []
+    centres_b: list[torch.Tensor] = []
+    valid: list[torch.Tensor] = []
     for k in range(n):
         if k == 0:
             fits = ok[:, None].expand(B, a.shape[2])
@@ -77,181 +89,196 @@ def pick_windows(a, b, ok, window, exclude):
     return torch.stack(centres_a, 1), torch.stack(centres_b, 1), torch.stack(valid, 1)
 
 # %% ../../nbs/course/09_glcnet.ipynb #00000011
-def draw_centres(pair, n, window, exclude="strict", at=At(), tries=32):
-    """Matched window centres, view pixels: (in a (B, n, 2), in b (B, n, 2), valid (B, n)), drawn in closed form, no loop over images.
+def draw_centres(
+    pair: Pair, n: int, window: float, exclude: str = "strict", at: At = At(), tries: int = 32
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Matched window centres, view pixels: (in a (B, n, 2), in b (B, n, 2), valid (B, n)).
 
-    `exclude` strict (ours): windows do not touch in either view; official: a centre may not lie inside an earlier window of view a; when no candidate is left, the first is kept.
-    Where no candidate of `tries` fits, `strict` leaves the window out (valid false).
+    Drawn in closed form, no loop over images. `exclude` strict (ours): windows do not touch in either view;
+    where no candidate of `tries` fits, the window is left out (valid false). official: a centre may not lie
+    inside an earlier window of view a; when no candidate is left, the first is kept.
     """
     common, ok = admissible(pair, window)
     B, device = len(pair), pair.where_a.device
     u = uniform(at, B, n, tries, 2, device=device)
-    points = (
-        common[:, None, None, :2] + u * (common[:, None, None, 2:] - common[:, None, None, :2]).clamp(min=0)
-    ).flatten(1, 2)
+    room = (common[:, None, None, 2:] - common[:, None, None, :2]).clamp(min=0)
+    points = (common[:, None, None, :2] + u * room).flatten(1, 2)
     a, b = (transform_points(invert(w), points).view(B, n, tries, 2) for w in (pair.where_a, pair.where_b))
     return pick_windows(a, b, ok, window, exclude)
 
 # %% ../../nbs/course/09_glcnet.ipynb #00000013
-def window_boxes(centres, window, size):
-    "Whole-pixel boxes (B, n, 4) of `window` x `window` pixels around centres (B, n, 2), moved inside a view of (h, w) where rounding would leave it."
+def window_boxes(centres: torch.Tensor, window: int, size: tuple[int, int]) -> torch.Tensor:
+    """Whole-pixel boxes (B, n, 4) of `window` x `window` pixels around centres (B, n, 2).
+
+    Moved inside a view of (h, w) where rounding would leave it.
+    """
     h, w = size
     low = (centres - window / 2).round().long()
     low = torch.stack([low[..., 0].clamp(0, w - window), low[..., 1].clamp(0, h - window)], -1)
     return torch.cat([low, low + window], -1)
 
 # %% ../../nbs/course/09_glcnet.ipynb #0000001c
-def window_nce(za, zb, valid, tau, denominator, same_image):
-    """InfoNCE of windows' embeddings (B, n, d), the mean of (52.3): each window must find its match among the others; rows that are not `valid` (B, n) count nowhere.
+def window_nce(
+    za: torch.Tensor,
+    zb: torch.Tensor,
+    valid: torch.Tensor,
+    tau: float,
+    denominator: str,
+    same_image: bool,
+) -> torch.Tensor:
+    """InfoNCE of windows' embeddings (B, n, d), the mean of (52.3): each window must find its match.
 
-    `same_image` lets the image's own other windows be negatives. 0, with a gradient, when no window is valid or none has a negative.
+    Rows that are not `valid` (B, n) count nowhere. `same_image` lets the image's own other windows be
+    negatives. 0, with a gradient, when no window is valid or none has a negative.
     """
     B, n, d = za.shape
     z, ok = stack(za.reshape(-1, d), zb.reshape(-1, d)), valid.reshape(-1).repeat(2)
     owner = torch.arange(B, device=z.device).repeat_interleave(n).repeat(2)
-    pos = torch.eye(B * n, dtype=torch.bool, device=z.device).repeat(2, 2) & ~torch.eye(
-        2 * B * n, dtype=torch.bool, device=z.device
-    )
     self_or_match = torch.eye(B * n, dtype=torch.bool, device=z.device).repeat(2, 2)
-    neg = ~self_or_match & ok[None] & (True if same_image else owner[:, None] != owner[None])
+    pos = self_or_match & ~torch.eye(2 * B * n, dtype=torch.bool, device=z.device)
+    neg = ~self_or_match & ok[None]
+    if not same_image:
+        neg = neg & (owner[:, None] != owner[None])
     use = ok & neg.any(1)
-    rows = (
-        weighted_nce(cosine(z), pos, neg | ~use[:, None] & ~self_or_match, tau, denominator, "none")
-        if 2 * B * n > 2
-        else 0 * z.float().sum(1)
-    )
+    if 2 * B * n > 2:
+        others = neg | ~use[:, None] & ~self_or_match
+        rows = weighted_nce(cosine(z), pos, others, tau, denominator, "none")
+    else:
+        rows = 0 * z.float().sum(1)
     return (rows * use).sum() / use.sum().clamp(min=1)
 
 # %% ../../nbs/course/09_glcnet.ipynb #0000001e
-class StyleAndWindows(Method):
-    "GLCNet's networks: encoder, ASPP and style head, decoder and window head; see GLCNet for the options."
+class MatchedWindows:
+    """GLCNet's mechanism: windows of two views that are matched on the ground.
+
+    `windows` an image, `window` their side in pixels (default 48/224 of the view, even), `exclude` strict or
+    official, as in `draw_centres`.
+    """
+
+    def __init__(self, windows: int = 4, window: int | None = None, exclude: str = "strict"):
+        check_choice("exclude", exclude, ("strict", "official"))
+        self.windows = windows
+        self.window = window
+        self.exclude = exclude
+
+    def side(self, size: tuple[int, int]) -> int:
+        "The windows' side in pixels, of views of (h, w); ValueError where it is larger than the view."
+        least = min(size)
+        window = self.window or max(2, 2 * round(least * 24 / 224))
+        if window > least:
+            raise ValueError(
+                f"a window of {window} pixels is larger than the view of {least}: "
+                f"use window={least // 4 * 2 or 2} or larger views"
+            )
+        return window
+
+    def match(self, pair: Pair, window: int, at: At) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        "Centres in both views (B, n, 2), and which count (B, n). Placebos override this."
+        return draw_centres(pair, self.windows, window, self.exclude, at)
+
+    def __call__(self, pair: Pair, at: At) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        "The windows' boxes in both views (B, n, 4), in view pixels, and which count (B, n)."
+        window = self.side(pair.size)
+        a, b, valid = self.match(pair, window, at)
+        return window_boxes(a, window, pair.size), window_boxes(b, window, pair.size), valid
+
+# %% ../../nbs/course/09_glcnet.ipynb #00000022
+class GLCNet(Method):
+    """GLCNet, (52.2): a contrastive loss on style vectors plus one on windows matched on the ground.
+
+    Li et al. 2022. Trains ASPP and decoder too. `lam` weight of the style loss (1 - lam that of the windows),
+    `windows` an image, `window` their side in pixels (default 48/224 of the view, even), `style` meanvar or
+    mean, `denominator` decoupled or standard, `exclude` strict or official, `same_image` negatives, `views`
+    symmetric or official, `dropout` on the ASPP map. Trace: `za`, `zb`, `boxes_a`, `boxes_b` (B, n, 4),
+    `valid`, `local_a`, `local_b`, `skipped`. ValueError when a window is larger than the view.
+    """
+
+    title = "GLCNet"
+    windows_kind = MatchedWindows  # a placebo names another
+    bounds = {
+        **{"tau": (1e-3, 1e3), "dim": (1, 65536), "hidden": (1, 65536), "lam": (0, 1e6)},
+        **{"windows": (1, 64), "window": (2, 65536), "dropout": (0, 0.99)},
+    }
 
     def __init__(
         self,
-        encoder,
-        tau=0.5,
-        lam=0.5,
-        windows=4,
-        window=None,
-        dim=64,
-        style="meanvar",
-        denominator="decoupled",
-        exclude="strict",
-        same_image=False,
-        views="symmetric",
-        dropout=0.0,
-        hidden=None,
-        head="mlp",
+        encoder: Encoder,
+        tau: float = 0.5,
+        lam: float = 0.5,
+        windows: int = 4,
+        window: int | None = None,
+        dim: int = 64,
+        style: str = "meanvar",
+        denominator: str = "decoupled",
+        exclude: str = "strict",
+        same_image: bool = False,
+        views: str = "symmetric",
+        dropout: float = 0.0,
+        hidden: int | None = None,
+        head: str = "mlp",
     ):
         super().__init__(encoder)
         if not 0 <= lam <= 1:
             raise ValueError(f"lam {lam} is not a share: use a value from 0 (windows only) to 1 (style only)")
-        for name, value, known in (
-            ("views", views, ("symmetric", "official")),
-            ("exclude", exclude, ("strict", "official")),
-            ("style", style, ("meanvar", "mean")),
-            ("denominator", denominator, ("decoupled", "standard")),
-        ):
-            if value not in known:
-                raise ValueError(f"{name} {value!r} is not known: choose {known[0]} or {known[1]}")
+        check_choice("views", views, ("symmetric", "official"))
+        self.windows = self.windows_kind(windows, window, exclude)
+        check_choice("style", style, ("meanvar", "mean"))
+        check_choice("denominator", denominator, ("decoupled", "standard"))
+        self.tau = check_tau(tau)
+        self.lam = lam
+        self.style = style
+        self.denominator = denominator
+        self.same_image = same_image
+        self.views = views
+        self.dropout = dropout
         channels = 4 * encoder.width
-        self.tau, self.lam, self.windows, self.window, self.style, self.denominator = (
-            check_tau(tau),
-            lam,
-            windows,
-            window,
-            style,
-            denominator,
-        )
-        self.exclude, self.same_image, self.views, self.dropout = exclude, same_image, views, dropout
+        styles = channels * (2 if style == "meanvar" else 1)
         self.aspp = ASPP(encoder.dim, channels, dropout=0.0)
-        self.head = projection_head(
-            channels * (2 if style == "meanvar" else 1), hidden or channels, dim, head
-        )
+        self.head = projection_head(styles, hidden or channels, dim, head)
         self.decoder = Decoder(channels, encoder.low_dim, dim, max(12, 3 * encoder.width // 4), channels)
         self.head_local = projection_head(dim, dim, dim, head)
 
-# %% ../../nbs/course/09_glcnet.ipynb #00000020
-class Windows(StyleAndWindows):
-    "What GLCNet draws: its views, its windows' side, its dropout."
+    @classmethod
+    def official(cls, encoder: Encoder, **options) -> "GLCNet":
+        "GLCNet-released: its views, dropout, overlapping windows and same-image negatives."
+        released = {"exclude": "official", "same_image": True, "views": "official", "dropout": 0.5}
+        return cls(encoder, **{**released, **options})
 
-    def plans(self):
+    def plans(self) -> tuple[Plan, Plan]:
         if self.views == "symmetric":
             return Plan(scale=(0.4, 1.0)), Plan(scale=(0.4, 1.0))
-        return Plan(scale=(0.4, 1.0), flips=0.0, turns=False, colour=None), Plan(
-            scale=(0.4, 1.0), flips=0.6, colour=Colour(drop=0.0, grey=0.1)
-        )
+        still = Plan(scale=(0.4, 1.0), flips=0.0, turns=False, colour=None)
+        return still, Plan(scale=(0.4, 1.0), flips=0.6, colour=Colour(drop=0.0, grey=0.1))
 
-    def window_in(self, size):
-        "The windows' side in pixels, of views of (h, w); ValueError where it is larger than the view."
-        side = min(size)
-        window = self.window or max(2, 2 * round(side * 24 / 224))
-        if window > side:
-            raise ValueError(
-                f"a window of {window} pixels is larger than the view of {side}: use window={side // 4 * 2 or 2} or larger views"
-            )
-        return window
+    def fits(self, size: tuple[int, int]) -> None:
+        self.windows.side(size)
 
-    def fits(self, size):
-        self.window_in(size)
+    def drop(self, x: torch.Tensor, at: At) -> torch.Tensor:
+        """Released dropout on the ASPP map of both views (2B, ..), from the step's own generator.
 
-    def match(self, pair, window, at):
-        "Where the windows lie: centres in both views (B, n, 2), and which count (B, n). Placebos override this."
-        return draw_centres(pair, self.windows, window, self.exclude, at)
-
-    def drop(self, x, at):
-        "Released dropout on the ASPP map of both views, from the step's own generator; nothing at 0 or in evaluation."
+        Nothing at 0 or in evaluation.
+        """
         if not self.dropout or not self.training:
             return x
         kept = [uniform(at, *v.shape, device=x.device) >= self.dropout for v in x.chunk(2)]
         return x * torch.cat(kept) / (1 - self.dropout)
 
-# %% ../../nbs/course/09_glcnet.ipynb #00000022
-class GLCNet(Windows):
-    """GLCNet, (52.2): a contrastive loss on style vectors plus one on windows matched on the ground (Li et al. 2022). Trains ASPP and decoder too.
-
-    `lam` weight of the style loss (1 - lam that of the windows), `windows` an image, `window` their side in pixels (default 48/224 of the view, even), `style`
-    meanvar or mean, `denominator` decoupled or standard, `exclude` strict or official, `same_image` negatives, `views` symmetric or official, `dropout` on the ASPP map.
-    Trace: `za`, `zb`, `boxes_a`, `boxes_b` (B, n, 4), `valid`, `local_a`, `local_b`, `skipped`. ValueError when a window is larger than the view.
-    """
-
-    title = "GLCNet"
-
-    @classmethod
-    def official(cls, encoder, **options):
-        "GLCNet-released: its views, dropout, overlapping windows and same-image negatives."
-        return cls(
-            encoder, **{**dict(exclude="official", same_image=True, views="official", dropout=0.5), **options}
-        )
-
-    def step(self, pair, at=At()):
-        window = self.window_in(pair.size)
-        f = self.encoder(torch.cat([pair.a, pair.b]))
-        e = self.drop(self.aspp(f.dense), at)
-        za, zb = self.head(style(e, self.style)).chunk(2)
+    def step(self, pair: Pair, at: At = At()) -> Step:
+        self.fits(pair.size)
+        features = self.encoder(torch.cat([pair.a, pair.b]))
+        context = self.drop(self.aspp(features.dense), at)
+        za, zb = self.head(style(context, self.style)).chunk(2)
         whole = nce(*gathered(at, za, zb), self.tau, self.denominator)
-        a, b, valid = self.match(pair, window, at)
-        boxes_a, boxes_b = (window_boxes(c, window, pair.size) for c in (a, b))
-        decoded = self.decoder(
-            e, f.low, f.low.shape[2:]
-        )  # the enlarged map is never built: page `objectives/regions`
-        la, lb = self.head_local(window_mean(decoded, torch.cat([boxes_a, boxes_b]), pair.size)).chunk(2)
+        boxes_a, boxes_b, valid = self.windows(pair, at)
+        # decoded at the low map's size: `window_mean` averages the enlarged map without building it
+        decoded = self.decoder(context, features.low, features.low.shape[2:])
+        means = window_mean(decoded, torch.cat([boxes_a, boxes_b]), pair.size)
+        la, lb = self.head_local(means).chunk(2)
         local = window_nce(*gathered(at, la, lb, valid), self.tau, self.denominator, self.same_image)
-        parts, trace = (
+        return Step.of(
             {"global": self.lam * whole, "local": (1 - self.lam) * local},
-            dict(
-                za=za,
-                zb=zb,
-                boxes_a=boxes_a,
-                boxes_b=boxes_b,
-                valid=valid,
-                local_a=la,
-                local_b=lb,
-                skipped=(~valid).sum(),
-            ),
-        )
-        return Step(
-            sum(parts.values()),
-            {k: v.detach() for k, v in parts.items()},
-            {k: v.detach() for k, v in trace.items()},
+            {
+                **{"za": za, "zb": zb, "boxes_a": boxes_a, "boxes_b": boxes_b, "valid": valid},
+                **{"local_a": la, "local_b": lb, "skipped": (~valid).sum()},
+            },
         )

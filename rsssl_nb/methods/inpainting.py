@@ -10,36 +10,52 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from ..encoders import Encoder
 from .base import At, Method, Step, gathered, uniform
+from ..views.pairs import Pair
 
 # %% ../../nbs/gallery/inpainting.ipynb #00000005
-def hidden_error(painted, views, hole):
-    "Squared errors, mean over bands, summed over the hidden pixels of each view, and their number: images (N, C, H, W) twice, hole (N, 1, H, W) bool, to (N,), (N,)."
+def hidden_error(
+    painted: torch.Tensor, views: torch.Tensor, hole: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Squared errors, mean over bands, summed over the hidden pixels of each view, and their number.
+
+    Images (N, C, H, W) twice, hole (N, 1, H, W) bool, to (N,), (N,).
+    """
     error = (painted.float() - views.float()).square().mean(1, keepdim=True)
     return (error * hole).sum((1, 2, 3)), hole.sum((1, 2, 3))
 
 
-def holes(u, share, size):
-    "Hidden blocks (N, 1, H, W) bool: those of a grid of blocks (N, g, g) whose number u is below `share`, enlarged to the views."
+def holes(u: torch.Tensor, share: float, size: tuple[int, int]) -> torch.Tensor:
+    """Hidden blocks (N, 1, H, W) bool: those of a grid of blocks whose number `u` is below `share`.
+
+    `u` (N, g, g); the blocks are enlarged to views of `size` (H, W).
+    """
     return F.interpolate((u < share)[:, None].float(), size, mode="nearest") > 0
 
 # %% ../../nbs/gallery/inpainting.ipynb #00000008
 class Inpainting(Method):
-    """Inpainting: paint hidden blocks of each view from what is left; the mean squared error over hidden pixels, (58.4) (after Pathak et al. 2016, without their adversary).
+    """Inpainting: paint hidden blocks of each view from what is left, (58.4).
 
-    `share` of the blocks is hidden, of `blocks` x `blocks` a view; `hidden` channels of the painter (default: the encoder's dim). Trace: `za`, `zb` pooled
-    features of the masked views (B, D), `hole` (2B, 1, H, W), `seen` and `painted` (2B, C, H, W).
+    The mean squared error over hidden pixels (after Pathak et al. 2016, without their adversary). `share` of
+    the blocks is hidden, of `blocks` x `blocks` a view; `hidden` channels of the painter (default: the
+    encoder's dim). Trace: `za`, `zb` pooled features of the masked views (B, D), `hole` (2B, 1, H, W), `seen`
+    and `painted` (2B, C, H, W).
     """
 
     title = "Inpainting"
+    bounds = {"share": (1e-3, 0.999), "blocks": (2, 256), "hidden": (1, 65536)}
 
-    def __init__(self, encoder, share=0.25, blocks=8, hidden=None):
+    def __init__(self, encoder: Encoder, share: float = 0.25, blocks: int = 8, hidden: int | None = None):
         super().__init__(encoder)
         if not 0 < share < 1 or blocks < 2:
             raise ValueError(
-                f"share {share} of {blocks} x {blocks} blocks leaves nothing to paint, or to paint from: use a share between 0 and 1, and 2 blocks or more"
+                f"share {share} of {blocks} x {blocks} blocks leaves nothing to paint, or to paint from: "
+                "use a share between 0 and 1, and 2 blocks or more"
             )
-        self.share, self.blocks, width = share, blocks, hidden or encoder.dim
+        self.share = share
+        self.blocks = blocks
+        width = hidden or encoder.dim
         self.painter = nn.Sequential(
             nn.Conv2d(encoder.dim, width, 3, padding=1),
             nn.BatchNorm2d(width),
@@ -48,21 +64,17 @@ class Inpainting(Method):
             nn.PixelShuffle(encoder.stride),
         )
 
-    def step(self, pair, at=At()):
+    def step(self, pair: Pair, at: At = At()) -> Step:
         views, (h, w) = torch.cat([pair.a, pair.b]), pair.size
         u = uniform(at, len(pair), 2, self.blocks, self.blocks, device=views.device)
         hole = holes(u.transpose(0, 1).flatten(0, 1), self.share, (h, w))
         seen = views.masked_fill(hole, 0)
-        f = self.encoder(seen)
-        painted = self.painter(f.dense)[..., :h, :w]
-        error, count = (
-            torch.stack(v.chunk(2), 1) for v in hidden_error(painted, views, hole)
-        )  # (B, 2): rows are images
-        error, count = gathered(at, error, count)
+        features = self.encoder(seen)
+        painted = self.painter(features.dense)[..., :h, :w]
+        summed = hidden_error(painted, views, hole)
+        error, count = gathered(at, *(torch.stack(v.chunk(2), 1) for v in summed))  # (B, 2): rows are images
         loss = error.sum() / count.sum().clamp(min=1)
-        za, zb = f.pooled.detach().chunk(2)
-        return Step(
-            loss,
-            {"painting": loss.detach()},
-            dict(za=za, zb=zb, hole=hole, seen=seen, painted=painted.detach()),
+        za, zb = features.pooled.chunk(2)
+        return Step.of(
+            {"painting": loss}, {"za": za, "zb": zb, "hole": hole, "seen": seen, "painted": painted}
         )

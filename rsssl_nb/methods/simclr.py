@@ -8,32 +8,45 @@ __all__ = ['SimCLR']
 # %% ../../nbs/course/04_simclr.ipynb #00000002
 import torch
 
-from ..encoders import projection_head
+from ..encoders import Encoder, Features, projection_head
 from .base import At, Method, Step, gathered
 from ..objectives.nce import check_tau, nce
+from ..views.pairs import Pair
 
 # %% ../../nbs/course/04_simclr.ipynb #00000007
 class SimCLR(Method):
-    """SimCLR: InfoNCE between the projected, pooled features of two views (Chen et al. 2020). The reference that the other methods change.
+    """SimCLR: InfoNCE between the projected, pooled features of two views (Chen et al. 2020).
 
-    `tau` > 0 the temperature, `dim` of the embedding, `hidden` of the head (default: the encoder's dim), `head` mlp, linear or official_linear,
-    `head_norm` a BatchNorm in it. Trace: `za`, `zb` (B, dim), detached, of this process.
+    The reference that the other methods change. `tau` > 0 the temperature, `dim` of the embedding, `hidden`
+    of the head (default: the encoder's dim), `head` mlp, linear or official_linear, `head_norm` a BatchNorm
+    in it. Trace: `za`, `zb` (B, dim), detached, of this process.
     """
 
-    def __init__(self, encoder, tau=0.5, dim=128, hidden=None, head="mlp", head_norm=False):
-        super().__init__(encoder)
-        self.tau, self.head = check_tau(tau), projection_head(encoder.dim, hidden, dim, head, head_norm)
+    bounds = {"tau": (1e-3, 1e3), "dim": (1, 65536), "hidden": (1, 65536)}
 
-    def project(self, images):
-        "Embeddings of both views' images (2B, C, H, W) stacked, and the features they came from: one encoder pass."
+    def __init__(
+        self,
+        encoder: Encoder,
+        tau: float = 0.5,
+        dim: int = 128,
+        hidden: int | None = None,
+        head: str = "mlp",
+        head_norm: bool = False,
+    ):
+        super().__init__(encoder)
+        self.tau = check_tau(tau)
+        self.head = projection_head(encoder.dim, hidden, dim, head, head_norm)
+
+    def project(self, images: torch.Tensor) -> tuple[torch.Tensor, Features]:
+        "Embeddings (2B, dim) of both views' images (2B, C, H, W), and their features: one encoder pass."
         features = self.encoder(images)
         return self.head(features.pooled), features
 
-    def contrast(self, za, zb, at):
-        "The loss of two views' embeddings; methods that change the loss override this."
+    def contrast(self, za: torch.Tensor, zb: torch.Tensor, at: At) -> tuple[torch.Tensor, dict]:
+        "The loss of two views' embeddings, and its trace; methods that change the loss override this."
         return nce(*gathered(at, za, zb), self.tau), {}
 
-    def step(self, pair, at=At()):
+    def step(self, pair: Pair, at: At = At()) -> Step:
         z, _ = self.project(torch.cat([pair.a, pair.b]))
         za, zb = z.chunk(2)
         loss, trace = self.contrast(za, zb, at)

@@ -9,15 +9,20 @@ __all__ = ['sinkhorn', 'swapped', 'SwAV']
 import torch
 from torch import nn
 
+from ..encoders import Encoder
 from .base import At, Step, gathered
 from .simclr import SimCLR
 from ..objectives.nce import check_tau
 from ..objectives.similarity import unit
+from ..views.pairs import Pair
 
 # %% ../../nbs/gallery/clustering.ipynb #00000007
 @torch.no_grad()
-def sinkhorn(scores, eps=0.05, rounds=3):
-    """Codes (n, K) of a batch from scores (n, K): rows sum to 1, columns share the batch nearly evenly. Float32; `eps` > 0, small for sharp codes."""
+def sinkhorn(scores: torch.Tensor, eps: float = 0.05, rounds: int = 3) -> torch.Tensor:
+    """Codes (n, K) of a batch from scores (n, K): rows sum to 1, columns share the batch nearly evenly.
+
+    Float32; `eps` > 0, small for sharp codes. Caron et al. 2020, equation 3 ff.
+    """
     q = scores.float() / eps
     for _ in range(rounds):  # in logarithms: a small eps would leave nothing of most exponentials
         q = q - q.logsumexp(0)
@@ -25,44 +30,55 @@ def sinkhorn(scores, eps=0.05, rounds=3):
     return q.exp()
 
 # %% ../../nbs/gallery/clustering.ipynb #0000000a
-def swapped(sa, sb, qa, qb, tau):
+def swapped(
+    sa: torch.Tensor, sb: torch.Tensor, qa: torch.Tensor, qb: torch.Tensor, tau: float
+) -> torch.Tensor:
     "Each view's codes (n, K) predicted from the other's scores (n, K), (57.3): (n,) losses, float32."
-    cost = lambda q, s: -(q * (s.float() / tau).log_softmax(1)).sum(1)
+
+    def cost(q, s):
+        return -(q * (s.float() / tau).log_softmax(1)).sum(1)
+
     return (cost(qa, sb) + cost(qb, sa)) / 2
 
 
 class SwAV(SimCLR):
-    """SwAV with two views: predict from one view to which prototypes the other belongs, all prototypes used alike (Caron et al. 2020). No negatives.
+    """SwAV with two views: predict from one view to which prototypes the other belongs.
 
-    `prototypes` K; `tau` > 0 of the prediction, `eps` > 0 and `rounds` of the assignment; `dim`, `hidden`, `head`, `head_norm` (a BatchNorm in the head) as SimCLR.
-    Trace: `za`, `zb` (B, dim), and the codes of this process's images, `codes_a`, `codes_b` (B, K).
+    All prototypes are used alike (Caron et al. 2020). No negatives. `prototypes` K; `tau` > 0 of the
+    prediction, `eps` > 0 and `rounds` of the assignment; `dim`, `hidden`, `head`, `head_norm` (a BatchNorm in
+    the head) as SimCLR. Trace: `za`, `zb` (B, dim), and the codes of this process's images, `codes_a`,
+    `codes_b` (B, K).
     """
 
     title = "SwAV"
+    bounds = {**SimCLR.bounds, "prototypes": (2, 65536), "eps": (1e-4, 1e3), "rounds": (1, 1000)}
 
     def __init__(
         self,
-        encoder,
-        tau=0.1,
-        prototypes=64,
-        eps=0.05,
-        rounds=3,
-        dim=128,
-        hidden=None,
-        head="mlp",
-        head_norm=True,
+        encoder: Encoder,
+        tau: float = 0.1,
+        prototypes: int = 64,
+        eps: float = 0.05,
+        rounds: int = 3,
+        dim: int = 128,
+        hidden: int | None = None,
+        head: str = "mlp",
+        head_norm: bool = True,
     ):
         super().__init__(encoder, check_tau(tau), dim, hidden, head, head_norm)
         if prototypes < 2 or not eps > 0:
             raise ValueError(
                 f"prototypes {prototypes} and eps {eps} make no groups: use 2 or more, and eps above 0"
             )
-        self.eps, self.rounds, self.prototypes = eps, rounds, nn.Linear(dim, prototypes, bias=False)
+        self.eps = eps
+        self.rounds = rounds
+        self.prototypes = nn.Linear(dim, prototypes, bias=False)
 
-    def step(self, pair, at=At()):
+    def step(self, pair: Pair, at: At = At()) -> Step:
         z, _ = self.project(torch.cat([pair.a, pair.b]))
         sa, sb = gathered(at, *(unit(z) @ unit(self.prototypes.weight).T).chunk(2))
         qa, qb = (sinkhorn(s.detach(), self.eps, self.rounds) for s in (sa, sb))
         loss = swapped(sa, sb, qa, qb, self.tau).mean()
-        (za, zb), mine = z.detach().chunk(2), slice(at.rank * len(pair), (at.rank + 1) * len(pair))
-        return Step(loss, {"swapped": loss.detach()}, dict(za=za, zb=zb, codes_a=qa[mine], codes_b=qb[mine]))
+        za, zb = z.chunk(2)
+        mine = slice(at.rank * len(pair), (at.rank + 1) * len(pair))
+        return Step.of({"swapped": loss}, {"za": za, "zb": zb, "codes_a": qa[mine], "codes_b": qb[mine]})

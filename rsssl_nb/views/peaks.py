@@ -151,10 +151,8 @@ def hot_boxes(heat: torch.Tensor, threshold: float, size: tuple[int, int], score
     row, x0, x1 = runs(mask)
     if not len(row):
         return torch.full((len(heat), 4), -1, device=heat.device)
-    label, image = (
-        connected(len(row), *touching(row, x0, x1, H, W)),
-        torch.arange(len(heat), device=heat.device),
-    )
+    label = connected(len(row), *touching(row, x0, x1, H, W))
+    image = torch.arange(len(heat), device=heat.device)
     boxes = box_around(row, x0, x1, label, H)
     if score == "box":
         chosen = released_choice(boxes, label.unique(), row.div(H, rounding_mode="floor"), up)

@@ -262,7 +262,7 @@ def see_guide(ground: Ground, place: tuple[int, int, int], net, mean, std, n: in
     pair = two_views(images, size, STILL, guide.plans()[1])
     with evaluating(guide):
         heat = guide.guide(pair)[0]
-    return dict(image=ground.pixels(*place), heat=guide.sign * heat, labels=ground.truth(*place))
+    return dict(image=ground.pixels(*place), heat=guide.crop.sign * heat, labels=ground.truth(*place))
 
 
 def guided_region(heat: torch.Tensor, threshold: float, sign: int, size: int) -> dict:
