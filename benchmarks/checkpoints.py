@@ -20,8 +20,8 @@ from rsssl_nb.encoders import Encoder
 from rsssl_nb.files import write_aside
 from rsssl_nb.methods.base import At
 from rsssl_nb.methods.practice import practice_step
+from rsssl_nb.methods.registry import method_class
 from rsssl_nb.training.folder import code_version
-from rsssl_nb.training.pretrain import method_class
 from rsssl_nb.weights import save_weights
 
 OPTIONS = dict(

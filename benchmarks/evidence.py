@@ -33,11 +33,12 @@ from rsssl_nb.evaluation.probing import feature_maps, judge, spread
 from rsssl_nb.evaluation.scores import per_image_miou, scores
 from rsssl_nb.files import write_aside
 from rsssl_nb.methods.base import At
+from rsssl_nb.methods.registry import METHODS, method_class, method_options
 from rsssl_nb.training.config import Config
 from rsssl_nb.training.engine import finite_step, pick_device, seed_step, train_step
 from rsssl_nb.training.folder import code_version
 from rsssl_nb.training.labelled import augment, pixel_loss
-from rsssl_nb.training.pretrain import ENOUGH, METHODS, begin, method_class, method_options
+from rsssl_nb.training.pretrain import ENOUGH, begin
 from rsssl_nb.training.schedule import lr_factor
 from rsssl_nb.views.pairs import Plan
 from rsssl_nb.weights import load_weights
@@ -80,7 +81,7 @@ COMMON = Plan()  # one view pipeline, the package's default
 
 
 def key_of(arm):
-    "The name of an arm's method in training.pretrain.METHODS, None when it is not registered (or needs none)."
+    "The name of an arm's method in methods.registry.METHODS, None when it is not registered (or needs none)."
     return next((k for k, v in METHODS.items() if v.split(":")[1] == ARMS[arm][0]), None)
 
 

@@ -214,7 +214,8 @@ def pretrain(
       torchrun --standalone --nproc_per_node 8 -m rsssl_nb pretrain IMAGES --out RUN --processes 8
     """
     from rsssl_nb.encoders import Encoder
-    from rsssl_nb.training.pretrain import make_method, pretrain
+    from rsssl_nb.methods.registry import make_method
+    from rsssl_nb.training.pretrain import pretrain
     from rsssl_nb.training.processes import refuse_other_world
 
     resume, out = resume_mode(resume, out)

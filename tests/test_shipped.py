@@ -9,7 +9,7 @@ import torch
 from rsssl_nb.data.scenes import make_tiles, standardise
 from rsssl_nb.encoders import Encoder
 from rsssl_nb.methods.base import At
-from rsssl_nb.training.pretrain import method_class
+from rsssl_nb.methods.registry import method_class
 from rsssl_nb.views.pairs import two_views
 from rsssl_nb.weights import load, load_into, load_weights, shipped
 

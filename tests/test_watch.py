@@ -16,9 +16,10 @@ from rsssl_nb.encoders import Encoder
 from rsssl_nb.errors import InputError
 from rsssl_nb.figures import picture_type
 from rsssl_nb.methods.base import At
+from rsssl_nb.methods.registry import make_method
 from rsssl_nb.objectives.similarity import cosine, negatives, positives, stack
 from rsssl_nb.training.health import DEAD_RANK, DEAD_STD, TOO_EARLY, effective_rank, health, verdict
-from rsssl_nb.training.pretrain import make_method, pretrain
+from rsssl_nb.training.pretrain import pretrain
 from rsssl_nb.training.record import save_trace
 from rsssl_nb.training.watch import Tail, ask_to_stop, read_log, show_run, show_trace, status, thin
 from rsssl_nb.views.pairs import two_views

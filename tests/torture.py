@@ -21,8 +21,9 @@ import torch
 
 from rsssl_nb.data.scenes import make_scene
 from rsssl_nb.data.write import write_scene
+from rsssl_nb.methods.registry import METHODS
 from rsssl_nb.training.folder import code_version, finished
-from rsssl_nb.training.pretrain import METHODS, pretrain
+from rsssl_nb.training.pretrain import pretrain
 
 SMALL = dict(epochs=5, batch=8, samples=32, size=32, width=8, device="cpu", progress=False, save_every=3)
 

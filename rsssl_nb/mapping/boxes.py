@@ -24,9 +24,9 @@ from .store import check_output
 from .tiling import check_windows, plan_windows
 from ..methods.combined import Combined
 from ..methods.grass import GraSS, GuidedCrop
+from ..methods.registry import make_method
 from ..training.config import Config
 from ..training.folder import checkpoints, read_checkpoint, read_config
-from ..training.pretrain import make_method
 from ..training.record import progress_bar
 from ..views.geometry import corners, transform_points, view_affine
 from ..views.pairs import two_views

@@ -7,8 +7,8 @@ __all__ = ['practice', 'practice_step', 'cell_labels', 'dense_cells', 'knn_miou'
 
 # %% ../../nbs/library/methods/practice.ipynb #00000002
 import torch
-from ..confusion import confusion_matrix, mean_iou
 
+from ..confusion import confusion_matrix, mean_iou
 from .base import At
 from ..views.pairs import two_views
 

@@ -17,10 +17,10 @@ from ..encoders import Encoder
 from ..errors import InputError
 from ..explain.attribution import encoder_of, evaluating
 from ..methods.grass import GraSS
+from ..methods.registry import make_method
 from ..training.config import Config
 from ..training.finetune import load_segmenter
 from ..training.folder import checkpoints, read_checkpoint
-from ..training.pretrain import make_method
 from ..weights import load
 
 # %% ../../nbs/library/widgets/networks.ipynb #ff958c48

@@ -60,13 +60,15 @@ from rsssl_nb.methods.moco import queue_nce
 from rsssl_nb.methods.placebos import FALSEOracle, GraSSOracle, dominant, mixture, purest
 from rsssl_nb.methods.practice import knn_miou, practice
 from rsssl_nb.methods.redundancy import cross_correlation, variance_covariance
+from rsssl_nb.methods.registry import METHODS, make_method, method_class, method_options
 from rsssl_nb.methods.ssccl import agreement, overlap_mask, point_nce
 from rsssl_nb.methods.swav import sinkhorn, swapped
 from rsssl_nb.objectives.nce import nce, nce_in_blocks, weighted_nce
 from rsssl_nb.objectives.regions import sample_points, window_mean
 from rsssl_nb.objectives.similarity import cosine, negatives, partner, positives, stack
 from rsssl_nb.training.finetune import augment, finetune, knn_probe, labelled_windows
-from rsssl_nb.training.pretrain import METHODS, lr_factor, make_method, method_class, method_options, pretrain
+from rsssl_nb.training.pretrain import pretrain
+from rsssl_nb.training.schedule import lr_factor
 from rsssl_nb.training.watch import effective_rank, health
 from rsssl_nb.training.watch import verdict as run_verdict
 from rsssl_nb.views.appearance import N_DRAWS, Colour, recolour
