@@ -30,7 +30,9 @@ def class_iou(tables: np.ndarray | torch.Tensor) -> np.ndarray | torch.Tensor:
     hits = tables.diagonal(0, -2, -1)
     union = tables.sum(-1) + tables.sum(-2) - hits
     with np.errstate(invalid="ignore"):
-        return hits / union
+        iou = hits / union
+    iou[union == 0] = float("nan")
+    return iou
 
 
 def mean_iou(tables: np.ndarray | torch.Tensor) -> float | np.ndarray:

@@ -13,7 +13,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 import evidence as harness  # noqa: E402
 import tiles as stacks  # noqa: E402
 
-from rsssl_nb.evaluation.evidence import compare, differences, ledger, mean_iou, sift, verdict  # noqa: E402
+from rsssl_nb.confusion import mean_iou  # noqa: E402
+from rsssl_nb.evaluation.evidence import (  # noqa: E402
+    compare,
+    countable_rows,
+    difference_verdict,
+    differences,
+    ledger,
+)
 from rsssl_nb.evaluation.mechanisms import MEASURES, average_precision, purity_rank  # noqa: E402
 from rsssl_nb.evaluation.probing import linear_probe  # noqa: E402
 from rsssl_nb.evaluation.scores import scores  # noqa: E402
@@ -75,7 +82,7 @@ def test_a_diverged_run_is_a_row_without_a_score(tmp_path, monkeypatch):
         and found["simclr", "all"]["miou"] is None
         and found["random", "all"]["status"] == "done"
     )
-    kept, notes = sift([{**found["simclr", "all"], "small": False}], seeds=(0,))
+    kept, notes = countable_rows([{**found["simclr", "all"], "small": False}], seeds=(0,))
     assert not kept and "diverged" in notes[0] and "simclr" in notes[0]
 
 
@@ -142,7 +149,7 @@ def test_left_out_by_name():
         row("moco", 0, [[1, 0], [0, 1]]),
         {**row("grass", 0, [[1, 0], [0, 1]]), "small": True},
     ]
-    kept, notes = sift(good + odd)
+    kept, notes = countable_rows(good + odd)
     assert {r["method"] for r in kept} == {"simclr"} and [n.split()[0] for n in notes] == [
         "byol",
         "swav",
@@ -158,7 +165,7 @@ def test_left_out_by_name():
 
 def test_differences_pair_and_refuse():
     a = np.random.default_rng(0).integers(1, 50, (3, 2, 4, 3, 3))
-    assert (differences(a, a, 50) == 0).all() and verdict(differences(a, a, 50)) == "no difference"
+    assert (differences(a, a, 50) == 0).all() and difference_verdict(differences(a, a, 50)) == "no difference"
     assert np.allclose(differences(a, a[:, :, ::-1], 50, 1), -differences(a[:, :, ::-1], a, 50, 1))
     assert np.isclose(mean_iou(a[0, 0, 0]), scores(a[0, 0, 0])["miou"])
     with pytest.raises(ValueError, match="same seeds"):
@@ -319,5 +326,5 @@ def test_floors_need_no_network(tmp_path, monkeypatch):
     }
     assert (
         found["boosting", "all"]["miou"] > 1.5 * found["majority", "all"]["miou"]
-        and len(sift(list(found.values()))[0]) == 5
+        and len(countable_rows(list(found.values()))[0]) == 5
     )

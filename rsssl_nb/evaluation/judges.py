@@ -15,11 +15,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..confusion import mean_iou
 from ..data.folders import open_folders
 from ..data.mosaics import make_mosaics, painted_textures, share_no_image
 from ..encoders import Encoder
 from ..errors import InputError
-from .evidence import interval, mean_iou
+from .evidence import interval
 from .probing import linear_probe
 from ..objectives.regions import sample_points
 from ..training.pretrain import normalise

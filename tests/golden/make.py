@@ -29,6 +29,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 # What is measured, and where it lives. When the package moves a name, only this block changes. -------------
+from rsssl_nb.confusion import mean_iou
 from rsssl_nb.data.coverage import cell_counts
 from rsssl_nb.data.labels import raster_classes
 from rsssl_nb.data.pool import Pool
@@ -36,8 +37,8 @@ from rsssl_nb.data.raster import open_raster, overview
 from rsssl_nb.data.scenes import Scene, make_scene, make_tiles, standardise
 from rsssl_nb.data.write import write_raster
 from rsssl_nb.encoders import ASPP, Decoder, Encoder, Segmenter, adapt_bands, projection_head
-from rsssl_nb.evaluation.evidence import differences, interval, mean_iou, smallest_effect, verdict
-from rsssl_nb.evaluation.maps import blend_weights, draw_boxes, embed, plan, segment, starts_of
+from rsssl_nb.evaluation.evidence import difference_verdict as verdict
+from rsssl_nb.evaluation.evidence import differences, interval, smallest_effect
 from rsssl_nb.evaluation.mechanisms import audit, scorecard
 from rsssl_nb.evaluation.probing import feature_maps, judge, linear_probe, pixel_samples, probe_table
 from rsssl_nb.evaluation.scores import confusion, per_image_miou, score_rasters, scores
@@ -51,6 +52,12 @@ from rsssl_nb.explain.neighbours import (
     pca_rgb,
     points_to_geojson,
 )
+from rsssl_nb.mapping.boxes import draw_boxes
+from rsssl_nb.mapping.embed import embed
+from rsssl_nb.mapping.segment import segment
+from rsssl_nb.mapping.tiling import blend_weights
+from rsssl_nb.mapping.tiling import plan_windows as plan
+from rsssl_nb.mapping.tiling import window_starts as starts_of
 from rsssl_nb.methods.base import At
 from rsssl_nb.methods.dense import most_alike, neighbours
 from rsssl_nb.methods.false import false_nce, suspects
