@@ -369,6 +369,12 @@ def test_a_busy_sign_stands_while_an_image_is_opened(tmp_path, monkeypatch):
     assert said == [explorer.LOOKING_SIGN] and good(box)
 
 
+def test_hiding_the_menu_of_one_image_hides_nothing_else():
+    box = make("pair")
+    assert box.image.layout.display == "none"
+    assert box.source.layout.display is None and box.path.layout.display is None
+
+
 def test_a_folder_lists_its_images(tmp_path):
     for k in (1, 2):
         write_raster(

@@ -86,7 +86,7 @@ class Explorer(W.VBox):
         self.lock = threading.RLock()
         self.job = threading.Thread()
 
-        wide = dict(layout=W.Layout(width="360px"), style={"description_width": "initial"})
+        wide = dict(layout={"width": "360px"}, style={"description_width": "initial"})
         text = "" if source is None or not isinstance(source, (str, Path)) else str(source)
         self.source = W.Text(
             value=text,

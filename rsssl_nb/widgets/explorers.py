@@ -6,7 +6,7 @@
 __all__ = ['STILL', 'majority_class', 'thumbnails', 'see_batch', 'caption', 'show_rows', 'row_weights', 'perplexity',
            'show_temperature', 'explore_temperature', 'boxed_pair', 'show_pair', 'explore_pair', 'class_entropy',
            'random_entropy', 'guide_of', 'see_guide', 'guided_region', 'show_regions', 'explore_regions', 'same_class',
-           'suspect_scores', 'percent', 'show_suspects', 'show_negatives', 'explore_negatives']
+           'suspect_scores', 'show_suspects', 'percent', 'show_negatives', 'explore_negatives']
 
 # %% ../../nbs/explore/explorers.ipynb #00000002
 from collections.abc import Sequence
@@ -352,11 +352,6 @@ def suspect_scores(chosen, kinds: np.ndarray) -> tuple[float, float]:
     return precision, recall
 
 # %% ../../nbs/explore/explorers.ipynb #00000028
-def percent(value: float) -> str:
-    "A share in percent, 'unknown' for NaN."
-    return "unknown" if np.isnan(value) else f"{value:.0%}"
-
-
 def show_suspects(sim: torch.Tensor, chosen: torch.Tensor, same: np.ndarray, anchor: int, ax) -> None:
     """All rows' cosines (N, N) on axes, darker is more alike, with the `chosen` marked.
 
@@ -379,6 +374,11 @@ def show_suspects(sim: torch.Tensor, chosen: torch.Tensor, same: np.ndarray, anc
         ax.plot(x + 0.5, y + 0.5, mark, color=color, markersize=3.5, markeredgewidth=1, linestyle="")
     ax.hlines([anchor, anchor + 1], 0, n, color="#d55e00", linewidth=1)
     colour_key(ax, f"cosine {others.min():.2f}", f"{others.max():.2f}", "Blues")
+
+# %% ../../nbs/explore/explorers.ipynb #079f0275
+def percent(value: float) -> str:
+    "A share in percent, 'unknown' for NaN."
+    return "unknown" if np.isnan(value) else f"{value:.0%}"
 
 
 def show_negatives(seen: dict, anchor: int, alpha: float, threshold: float, rule: str, tau: float = 0.5):
