@@ -509,6 +509,43 @@ def boxes(run, image, out, size, alpha, allow_remote, **kw):
     say_written(out)
 
 
+@main.command()
+@click.argument("encoders", nargs=-1, required=True, metavar="RUN|FILE|shipped:NAME...")
+@click.option(
+    "--scenes",
+    type=PATH,
+    help="Folder of class folders (or with train and test, or an index.csv). [default: painted textures]",
+)
+@click.option("--size", type=int, help="Pixels to which each image is reduced. [default: 128; painted 64]")
+@click.option(
+    "--labels",
+    type=click.IntRange(1),
+    multiple=True,
+    help="Images a class to learn from. [default: 2 5 20 100]",
+)
+@click.option("--tiles", default=64, show_default=True, help="Labelled mosaics to learn pixels from.")
+@click.option("--frame", default=32, show_default=True, help="Pixels of reflected ground around each mosaic.")
+@click.option("--out", type=PATH, help="Also write the rows, with intervals and classes, as JSON.")
+@seed
+@device
+def judge(encoders, scenes, size, labels, tiles, frame, out, seed, device):
+    """Judge ENCODERS by frozen features: scene classes and pixels of mosaics, from few labels.
+
+    Colour statistics and an untrained encoder of the same architecture stand beside them in each table.
+    """
+    from rsssl_nb.evaluation.judges import as_table, judge_encoders, open_encoder, standard_judges
+    from rsssl_nb.training.engine import pick_device
+
+    device = pick_device(device)
+    opened = {source: open_encoder(source).to(device) for source in encoders}
+    judges = standard_judges(scenes, size, labels or None, tiles, seed, frame)
+    rows = judge_encoders(judges, opened, seed)
+    click.echo(as_table(rows))
+    if out:
+        out.write_text(json.dumps(rows, indent=1))
+        click.echo(f"wrote {out}")
+
+
 def null_for_nan(value):
     "JSON has no NaN: undefined scores become null."
     if isinstance(value, dict):

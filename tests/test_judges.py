@@ -271,3 +271,55 @@ def test_training_shows(textures):
     before = judge.rows(method.encoder)[0]["value"]
     practice(method, standardise(textures[0].images), epochs=12, batch=24, size=48)
     assert judge.rows(method.encoder)[0]["value"] > before + 0.03
+
+
+# the command
+
+
+def run_cli(*words):
+    from click.testing import CliRunner
+
+    from rsssl_nb.cli import main
+
+    return CliRunner().invoke(main, ["judge", *map(str, words)])
+
+
+def test_the_command_prints_the_table_with_its_floors(tmp_path):
+    import json
+
+    done = run_cli(
+        "shipped:simclr-20",
+        "--size",
+        32,
+        "--tiles",
+        8,
+        "--frame",
+        8,
+        "--labels",
+        2,
+        "--out",
+        tmp_path / "rows.json",
+    )
+    assert done.exit_code == 0, done.output
+    for method in ("random", "colour", "shipped:simclr-20"):
+        assert f"| {method} |" in done.output
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert {r["judge"] for r in rows} >= {"scene", "scene-knn", "mosaic", "mosaic-stage3", "mosaic-last"}
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (("shipped:nothing",), "no checkpoint 'nothing' comes with this package"),
+        (("nowhere.safetensors",), "nowhere.safetensors does not exist"),
+        (("shipped:simclr-20", "--scenes", "nowhere"), "nowhere is no folder"),
+        (
+            ("shipped:simclr-20", "--size", 32, "--frame", 24),
+            "a frame of 24 pixels is wider than a tile of 24",
+        ),
+        (("shipped:simclr-20", "--size", 32, "--labels", 50), "50 of each class are asked for"),
+    ],
+)
+def test_the_command_ends_in_one_sentence(words, told):
+    done = run_cli(*words)
+    assert done.exit_code == 2 and told in done.output and done.output.count("\n") == 1
