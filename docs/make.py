@@ -1,10 +1,13 @@
-"""The site: every page with its saved outputs, a reference of every public name, search; it needs no network to build or to read.
+"""The site: every page with its saved outputs, a reference of every public name, search.
 
-    python docs/make.py         writes _docs/site; a link that leads nowhere ends it with an error
-    python -m http.server -d _docs/site -b 127.0.0.1    shows it (search wants a server, the rest opens as files)
+It needs no network to build or to read.
 
-nbdev's own `proc_nbs` puts signatures in the place of code. These pages are read for their code, so they go to Markdown as they are,
-and the signatures to a reference of their own. mkdocs also loads this file, as its hook: formulas become MathML, which browsers draw by themselves.
+    python docs/make.py                                 writes _docs/site; a dead link ends it with an error
+    python -m http.server -d _docs/site -b 127.0.0.1    shows it (search wants a server)
+
+nbdev's own `proc_nbs` puts signatures in the place of code. These pages are read for their code, so they go
+to Markdown as they are, and the signatures to a reference of their own. mkdocs also loads this file, as its
+hook: formulas become MathML, which browsers draw by themselves.
 """
 
 import html
@@ -18,47 +21,80 @@ import subprocess
 import sys
 from pathlib import Path
 
-from rsssl_nb.lessons import pages
+from rsssl_nb.lessons import describe, pages, root
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "_docs/pages"
 REPO = "rsssl-nb/rsssl_nb"
 INSTALL = f'#@title Run this first: it installs the package\n%pip install -q "rsssl_nb @ git+https://github.com/{REPO}"'
+FRONT = {
+    "README.md": "index.md",
+    "TEACHING.md": "teaching.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "CHANGELOG.md": "changes.md",
+    "results/README.md": "results.md",
+    "docs/page-scores.md": "page-scores.md",
+}
+
+
+# --- front pages
+
+
+def site_link(target, folder):
+    "Where a link of a front page leads on the site: to a page of it, or to the file in the repository."
+    if "://" in target or target.startswith("#"):
+        return target
+    path = (ROOT / folder / target).resolve().relative_to(ROOT).as_posix()
+    if path in FRONT:
+        return FRONT[path]
+    if path.startswith("nbs/") and path.endswith(".ipynb"):
+        return path.replace("nbs/", "lessons/", 1).removesuffix(".ipynb") + ".md"
+    return path if path.startswith("nbs/images/") else f"https://github.com/{REPO}/blob/main/{path}"
+
+
+def write_front_page(file, name):
+    "One of the repository's own texts, its links turned to the site, badges of other sites left out."
+    text = (ROOT / file).read_text(encoding="utf-8")
+    text = re.sub(r"^\[!\[.*\n", "", text, flags=re.M)
+    text = re.sub(r"\]\(([^)\s]+)\)", lambda m: f"]({site_link(m[1], Path(file).parent)})", text)
+    (OUT / name).write_text(roomy(text), encoding="utf-8")
 
 
 # --- lessons
 
 
 def roomy(text):
-    "Markdown as GitHub reads it, for a stricter reader: a blank line before lists and tables, folded parts read as Markdown."
+    """Markdown as GitHub reads it, for a stricter reader.
+
+    A blank line before lists and tables, folded parts read as Markdown, links between pages as they become.
+    """
     lines, fenced = [], False
     for line in text.splitlines():
         fenced ^= line.startswith("```")
-        begins = re.match(r"([-*] |\d+\. |\|)", line)
-        if (
-            begins
-            and not fenced
-            and lines
-            and lines[-1].strip()
-            and not re.match(r"\s|[-*] |\d+\. |\|", lines[-1])
-        ):
+        begins = re.match(r"([-*] |\d+\. |\|)", line) and not fenced
+        if begins and lines and lines[-1].strip() and not re.match(r"\s|[-*] |\d+\. |\|", lines[-1]):
             lines.append("")
         lines.append(line)
-    return re.sub(
+    text = "\n".join(lines)
+    text = re.sub(r"\]\(((?:\.\./)*[\w/]+)\.ipynb\)", r"](\1.md)", text)
+    text = re.sub(
         r"<details>\s*<summary>(.*?)</summary>\s*",
         r'<details markdown="1"><summary>\1</summary>\n\n',
-        "\n".join(lines),
-    ).replace("</details>", "\n</details>\n")
+        text,
+    )
+    return text.replace("</details>", "\n</details>\n")
 
 
 def for_readers(nb):
     "A page without what only nbdev reads: `#|` lines and the cells of nothing else."
     for cell in nb.cells:
         if cell.cell_type == "code":
-            cell.source = "\n".join(l for l in cell.source.splitlines() if not l.startswith("#|")).strip()
+            lines = [line for line in cell.source.splitlines() if not line.startswith("#|")]
+            cell.source = "\n".join(lines).strip()
         else:
             cell.source = roomy(cell.source)
-    nb.cells, nb.metadata.language_info = [c for c in nb.cells if c.source], {"name": "python"}
+    nb.cells = [c for c in nb.cells if c.source]
+    nb.metadata.language_info = {"name": "python"}
     return nb
 
 
@@ -76,7 +112,7 @@ def write_lesson(path):
     import nbformat
     from nbconvert import MarkdownExporter
 
-    name = path.relative_to(ROOT / "nbs").with_suffix("")
+    name = path.relative_to(root()).with_suffix("")
     folder = OUT / "lessons" / name.parent
     folder.mkdir(parents=True, exist_ok=True)
     text, extra = MarkdownExporter().from_notebook_node(
@@ -90,7 +126,9 @@ def write_lesson(path):
     colab = ROOT / "_docs/colab" / name.with_suffix(".ipynb")
     colab.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(for_colab(nbformat.read(path, 4)), colab)
-    return {f"{name.name[:2]} {re.search(r'^# (.+)$', text, re.M).group(1)}": f"lessons/{name}.md"}
+    title = describe(path)[2]
+    number = re.match(r"\d\d", name.name)
+    return {f"{number[0]} {title}" if number else title: f"lessons/{name.as_posix()}.md"}
 
 
 # --- reference
@@ -117,7 +155,10 @@ def entry(module, name):
 
 
 def write_reference(path, homes):
-    "One module as Markdown: its line, its page, its public names; gives its line in the menu, or None for a module without any."
+    """One module as Markdown: its line, its page, its public names.
+
+    Gives its line in the menu, or None for a module without public names.
+    """
     dotted = ".".join(path.relative_to(ROOT / "rsssl_nb").with_suffix("").parts)
     module = importlib.import_module(f"rsssl_nb.{dotted}")
     names = getattr(module, "__all__", None)
@@ -142,13 +183,11 @@ def write_commands():
     from rsssl_nb.cli import main
 
     top = click.Context(main, info_name="rsssl-nb")
-    texts = [("rsssl-nb", main.get_help(top))] + [
-        (f"rsssl-nb {n}", c.get_help(click.Context(c, info_name=n, parent=top)))
-        for n, c in main.commands.items()
-    ]
-    (OUT / "reference/commands.md").write_text(
-        "# Commands\n\n" + "\n\n".join(f"## {n}\n\n```text\n{t}\n```" for n, t in texts), encoding="utf-8"
-    )
+    texts = {"rsssl-nb": main.get_help(top)}
+    for name, command in main.commands.items():
+        texts[f"rsssl-nb {name}"] = command.get_help(click.Context(command, info_name=name, parent=top))
+    parts = [f"## {name}\n\n```text\n{text}\n```" for name, text in texts.items()]
+    (OUT / "reference/commands.md").write_text("# Commands\n\n" + "\n\n".join(parts), encoding="utf-8")
     return {"commands": "reference/commands.md"}
 
 
@@ -160,55 +199,49 @@ def write_pages():
     shutil.rmtree(ROOT / "_docs", ignore_errors=True)
     (OUT / "reference").mkdir(parents=True)
     shutil.copytree(ROOT / "nbs/images", OUT / "nbs/images")
-    for file, title in FRONT.items():
-        (OUT / file).write_text(roomy((ROOT / title).read_text(encoding="utf-8")), encoding="utf-8")
-    homes = {
-        m: p.relative_to(ROOT / "nbs").with_suffix("").parts
-        for p in pages()
-        for m in re.findall(r'"#\| (?:default_exp|export) ([\w.]+)', p.read_text(encoding="utf-8"))
-    }
-    folders = {}
+    for file, name in FRONT.items():
+        write_front_page(file, name)
+    homes = {}
     for page in pages():
-        folders.setdefault(page.parent.name, []).append(write_lesson(page))
+        for module in re.findall(r'"#\| default_exp ([\w.]+)', page.read_text(encoding="utf-8")):
+            homes[module] = page.relative_to(root()).with_suffix("").parts
+    rooms = {}
+    for page in pages():
+        room, *package = page.relative_to(root()).parent.parts
+        rooms.setdefault(room, {}).setdefault("/".join(package), []).append(write_lesson(page))
     modules = sorted(p for p in (ROOT / "rsssl_nb").rglob("*.py") if not p.name.startswith("_"))
     reference = [write_commands(), *filter(None, (write_reference(p, homes) for p in modules))]
     return [
         {"Home": "index.md"},
-        {"Lessons": [{f.split("_", 1)[1]: lines} for f, lines in folders.items()]},
+        {"Lessons": [{room: room_menu(packages)} for room, packages in rooms.items()]},
         {"Reference": reference},
-        {"Teaching": "TEACHING.md"},
-        {"Contributing": "CONTRIBUTING.md"},
-        {"Changes": "CHANGELOG.md"},
+        {"Results": "results.md"},
+        {"Teaching": "teaching.md"},
+        {"Contributing": ["contributing.md", {"Scores of the pages": "page-scores.md"}]},
+        {"Changes": "changes.md"},
     ]
 
 
-FRONT = {
-    "index.md": "README.md",
-    "TEACHING.md": "TEACHING.md",
-    "CONTRIBUTING.md": "CONTRIBUTING.md",
-    "CHANGELOG.md": "CHANGELOG.md",
-}
+def room_menu(packages):
+    "A room's lines in the menu: its pages, and of the library a fold for each package."
+    lines = list(packages.pop("", []))
+    return lines + [{package: found} for package, found in sorted(packages.items())]
 
 
 def main():
     menu = write_pages()
     settings = ROOT / "docs/mkdocs.yml"
     made = ROOT / "_docs/mkdocs.yml"
-    made.write_text(
-        settings.read_text()
-        .replace("../_docs/", "")
-        .replace("[make.py]", f"[{json.dumps(str(Path(__file__)))}]")
-        + f"nav: {json.dumps(menu)}\n",
-        encoding="utf-8",
-    )
+    text = settings.read_text(encoding="utf-8").replace("../_docs/", "")
+    text = text.replace("[make.py]", f"[{json.dumps(str(Path(__file__)))}]")
+    made.write_text(f"{text}nav: {json.dumps(menu)}\n", encoding="utf-8")
     done = subprocess.run(
         [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-f", str(made)],
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
     )
     if not done.returncode:
-        print(
-            f"{len(pages())} lessons, {len(menu[2]['Reference'])} reference pages: {ROOT / '_docs/site/index.html'}"
-        )
+        index = ROOT / "_docs/site/index.html"
+        print(f"{len(pages())} lessons, {len(menu[2]['Reference'])} reference pages: {index}")
     return done.returncode
 
 
@@ -230,11 +263,10 @@ def mathml(tex):
     tag = re.search(r"\\tag\{(.*?)\}", body)
     body = re.sub(r"\\tag\{.*?\}|\\[bB]igg?[lr]?(?![a-z])", "", body)
     made = convert(body, display="block" if block else "inline")
-    return (
-        f'<div style="overflow-x:auto">{made}{"<div align=right>(" + tag.group(1) + ")</div>" if tag else ""}</div>'
-        if block
-        else made
-    )
+    if not block:
+        return made
+    number = f"<div align=right>({tag.group(1)})</div>" if tag else ""
+    return f'<div style="overflow-x:auto">{made}{number}</div>'
 
 
 if __name__ == "__main__":

@@ -1,50 +1,50 @@
-"README's first screen runs, and its numbers are those of the files in results/."
+"README's eight lines run, its links lead somewhere, and the ledger is that of the files in results/."
 
-import json
 import re
 from pathlib import Path
+
+import pytest
 
 from rsssl_nb.evaluation.evidence import ledger
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text()
-ROWS = {
-    "SimCLR": "simclr",
-    "GLCNet (encoder only)": "glcnet",
-    "FALSE-per-anchor (ours)": "false",
-    "GraSS (warm-up ours)": "grass",
-    "SSCCL (our reading)": "ssccl",
-    "random start, same steps": "random",
-    "random start, given the pretraining's minutes too": "random-equal-time",
-    "per-pixel boosting": "boosting",
-    "majority class": "majority",
-}
+FRONT = (
+    "README.md CONTRIBUTING.md TEACHING.md CHANGELOG.md llms.txt results/README.md docs/page-scores.md"
+).split()
+
+
+def text_of(name):
+    return (ROOT / name).read_text(encoding="utf-8")
 
 
 def test_the_eight_lines_run(capsys):
-    exec(re.search(r"```python\n(.+?)```", README, re.S)[1], {})
+    code = re.search(r"```python\n(.+?)```", text_of("README.md"), re.S)[1]
+    assert sum(bool(line.strip()) for line in code.splitlines()) <= 8
+    exec(code, {})
     assert "(256, 256)" in capsys.readouterr().out
 
 
-def test_the_table_is_the_file():
-    rows = json.loads((ROOT / "results/dubai-val.json").read_text())
-    miou = lambda method, subset, seeds: " ".join(
-        f"{r['miou']:.3f}"
-        for seed in seeds
-        for r in rows
-        if (r["method"], r["subset"], r["seed"]) == (method, subset, seed)
+@pytest.mark.parametrize("name", FRONT)
+def test_links_lead_somewhere(name):
+    links = re.findall(r"\]\(([^)#]+)", text_of(name))
+    missing = [li for li in links if "://" not in li and not ((ROOT / name).parent / li).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize("name", FRONT)
+def test_files_that_are_named_are_there(name):
+    named = re.findall(
+        r"(?<![\w/.-])((?:nbs|rsssl_nb|tests|benchmarks|docs|results)/[\w/.-]*[\w/])", text_of(name)
     )
-    for label, method in ROWS.items():
-        three = miou(method, "10pct", range(3))
-        assert (
-            f"| {label} | {miou(method, '01pct', [0])} | {miou(method, '10pct', [0])} | {three if ' ' in three else ''} |".replace(
-                "|  |", "| |"
-            )
-            in README
-        ), label
+    kept = [n for n in named if "<" not in n]
+    assert [n for n in kept if not (ROOT / n).exists()] == []
 
 
 def test_the_ledger_is_the_files():
-    assert ledger(ROOT / "results") in README, (
-        "run python benchmarks/evidence.py --stage ledger and put it into README"
+    assert ledger(ROOT / "results") in text_of("results/README.md"), (
+        "put what the stage `ledger` of the evidence prints into results/README.md"
     )
+
+
+def test_contributing_fits_two_screens():
+    assert len(text_of("CONTRIBUTING.md").splitlines()) <= 80
