@@ -254,11 +254,11 @@ def pretrain(
 
 def training_images(paths):
     "Files and folders as they are; of a dataset the rasters of its training scenes."
-    from rsssl_nb.data.datasets import recognised
+    from rsssl_nb.data.datasets import recognise
 
     found = []
     for path in paths:
-        data = recognised(path) if path.exists() else None
+        data = recognise(path) if path.exists() else None
         found += [data.raster(entry) for entry in data.split("train")] if data else [path]
     return found
 
@@ -352,10 +352,11 @@ def check(folder):
     """List what is wrong with a FOLDER of rasters or a dataset: corrupt, empty and mismatching files, labels,
     leaks. Exit code 2 when there is anything.
     """
-    from rsssl_nb.data.datasets import check_dataset, recognised
+    from rsssl_nb.data.datasets import recognise
+    from rsssl_nb.data.splits import check_dataset
     from rsssl_nb.data.check import check_rasters
 
-    data = recognised(folder)
+    data = recognise(folder)
     rows = check_dataset(data) if data else check_rasters(folder)
     if data:
         click.echo(data)

@@ -13,23 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rsssl_nb.data.datasets import (
-    DEEPGLOBE,
-    LOVEDA,
-    POTSDAM,
-    VAIHINGEN,
-    Entry,
-    by_scene,
-    check_dataset,
-    download_loveda,
-    fetch_file,
-    leaks,
-    make_dataset,
-    open_dataset,
-    unpack,
-)
+from rsssl_nb.data.datasets import DEEPGLOBE, LOVEDA, POTSDAM, VAIHINGEN, Entry, make_dataset, open_dataset
+from rsssl_nb.data.download import download_loveda, fetch_file, unpack
 from rsssl_nb.data.labels import Classes
 from rsssl_nb.data.scenes import make_scene
+from rsssl_nb.data.splits import by_scene, check_dataset, leaks
 from rsssl_nb.data.write import write_raster, write_scene
 from rsssl_nb.errors import InputError
 

@@ -20,9 +20,9 @@ from rsssl_nb.data.raster import open_raster
 from rsssl_nb.data.scenes import make_scene
 from rsssl_nb.data.shapes import (
     SPLITS,
+    block_boxes,
     block_split,
-    blocks,
-    pixels,
+    length_in_pixels,
     polygon_labels,
     read_shapes,
     restrict,
@@ -290,7 +290,7 @@ def distance(a, b):
 )
 def test_splits_keep_their_distance(rows, cols, bw, bh, buffer, seed):
     grid = np.random.default_rng(seed).integers(-1, 3, (rows, cols))
-    boxes = blocks(grid, (bw, bh), (buffer, buffer), round(cols * bw), round(rows * bh))
+    boxes = block_boxes(grid, (bw, bh), (buffer, buffer), round(cols * bw), round(rows * bh))
     for i, a in enumerate(boxes):
         for b in boxes[i + 1 :]:
             assert distance(a, b) >= buffer or a[4] == b[4]
@@ -306,7 +306,10 @@ def test_a_split_is_a_pure_function_and_covers_its_shares(tmp_path):
         == block_split(raster, "25m", "4m", (0.6, 0.2, 0.2), seed=3)
         != block_split(raster, "25m", "4m", (0.6, 0.2, 0.2), seed=4)
     )
-    assert np.bincount([b[4] for b in boxes]).tolist() == [47, 17, 16] and pixels("4m", raster) == (8, 8)
+    assert np.bincount([b[4] for b in boxes]).tolist() == [47, 17, 16] and length_in_pixels("4m", raster) == (
+        8,
+        8,
+    )
     assert min(distance(a, b) for a in boxes for b in boxes if a[4] != b[4]) == 8
     whole = block_split(raster, "50px", "0px")
     assert sum((b[2] - b[0]) * (b[3] - b[1]) for b in whole) == 400 * 500
@@ -337,7 +340,7 @@ def test_splits_that_cannot_be(tmp_path, raster):
             tmp_path / "d.tif", np.ones((1, 90, 90), np.uint8), "EPSG:4326", (1e-4, 0, 10, 0, -1e-4, 60)
         )
     )
-    across, down = pixels("1km", degrees)
+    across, down = length_in_pixels("1km", degrees)
     assert abs(across - 1000 / 5.566) < 2 and abs(down - 1000 / 11.132) < 1
 
 
