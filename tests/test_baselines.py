@@ -13,8 +13,8 @@ from rsssl_nb.encoders import Encoder
 from rsssl_nb.methods import byol, combined, dense, inpainting, moco, redundancy, swav
 from rsssl_nb.methods.base import At
 from rsssl_nb.methods.byol import BYOL, SimSiam
-from rsssl_nb.methods.ema import move_towards, rising_momentum, slow_copy
 from rsssl_nb.methods.dense import DenseCL, PixPro, cells, most_alike, neighbours, propagate, taken
+from rsssl_nb.methods.ema import move_towards, rising_momentum, slow_copy
 from rsssl_nb.methods.inpainting import Inpainting, holes
 from rsssl_nb.methods.moco import MoCo, pushed, queue_nce
 from rsssl_nb.methods.redundancy import BarlowTwins, VICReg

@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 
 from ..confusion import confusion_matrix, mean_iou
-from ..methods.practice import knn_miou
 from ..objectives.regions import sample_points
 from ..training.health import effective_rank
+from ..training.knn import knn_miou
 
 # %% ../../nbs/library/evaluation/probing.ipynb #00000007
 @torch.no_grad()

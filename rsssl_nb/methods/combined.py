@@ -76,7 +76,8 @@ class Combined(SimCLR):
         z, features = self.project(torch.cat([pair.a, pair.b]))
         za, zb = z.chunk(2)
         instance, suspected = self.contrast(za, zb, at)
-        consistency, matched = 0 * instance, {}
+        consistency = 0 * instance
+        matched: dict[str, torch.Tensor] = {}
         if self.lam:
             p = self.dense(features.dense)
             cells, _, matched = self.overlap(pair, p, p, None, at)

@@ -38,5 +38,5 @@ def move_towards(slow: nn.Module, fast: Iterable[nn.Module], m: float, buffers: 
     for s, f in zip(slow.parameters(), online.parameters(), strict=True):
         s.lerp_(f, 1 - m)
     if buffers:
-        for s, f in zip(slow.buffers(), online.buffers(), strict=True):
-            s.copy_(f)
+        for old, new in zip(slow.buffers(), online.buffers(), strict=True):
+            old.copy_(new)

@@ -8,6 +8,7 @@ __all__ = ['RULES', 'SENTINEL', 'lowest', 'released', 'nearest', 'suspects', 'ch
 
 # %% ../../nbs/course/06_false.ipynb #00000002
 from math import inf, log
+from typing import Any
 
 import torch
 
@@ -192,7 +193,7 @@ class FALSE(SimCLR):
         self.single_process = self.suspects.single_process
 
     @classmethod
-    def official(cls, encoder: Encoder, **options) -> "FALSE":
+    def official(cls, encoder: Encoder, **options: Any) -> "FALSE":
         """FALSE-released: alpha 1, gate 0.9, no warm-up, its linear head.
 
         The released rule, with its sentinel and triangle.

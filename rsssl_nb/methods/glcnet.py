@@ -7,9 +7,10 @@ __all__ = ['style', 'inner', 'admissible', 'far_enough', 'pick_windows', 'draw_c
            'MatchedWindows', 'GLCNet']
 
 # %% ../../nbs/course/09_glcnet.ipynb #00000002
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from ..encoders import ASPP, Decoder, Encoder, projection_head
 from .base import At, Method, Step, check_choice, gathered, uniform
@@ -18,7 +19,7 @@ from ..objectives.regions import window_mean
 from ..objectives.similarity import cosine, stack
 from ..views.appearance import Colour
 from ..views.geometry import invert, transform_points
-from ..views.pairs import Pair, Plan, boxes_of, intersect
+from ..views.pairs import Pair, Plan, intersect
 
 # %% ../../nbs/course/09_glcnet.ipynb #00000005
 def style(features: torch.Tensor, kind: str = "meanvar") -> torch.Tensor:
@@ -239,7 +240,7 @@ class GLCNet(Method):
         self.head_local = projection_head(dim, dim, dim, head)
 
     @classmethod
-    def official(cls, encoder: Encoder, **options) -> "GLCNet":
+    def official(cls, encoder: Encoder, **options: Any) -> "GLCNet":
         "GLCNet-released: its views, dropout, overlapping windows and same-image negatives."
         released = {"exclude": "official", "same_image": True, "views": "official", "dropout": 0.5}
         return cls(encoder, **{**released, **options})
@@ -268,13 +269,15 @@ class GLCNet(Method):
         features = self.encoder(torch.cat([pair.a, pair.b]))
         context = self.drop(self.aspp(features.dense), at)
         za, zb = self.head(style(context, self.style)).chunk(2)
-        whole = nce(*gathered(at, za, zb), self.tau, self.denominator)
+        every_a, every_b = gathered(at, za, zb)
+        whole = nce(every_a, every_b, self.tau, self.denominator)
         boxes_a, boxes_b, valid = self.windows(pair, at)
         # decoded at the low map's size: `window_mean` averages the enlarged map without building it
         decoded = self.decoder(context, features.low, features.low.shape[2:])
         means = window_mean(decoded, torch.cat([boxes_a, boxes_b]), pair.size)
         la, lb = self.head_local(means).chunk(2)
-        local = window_nce(*gathered(at, la, lb, valid), self.tau, self.denominator, self.same_image)
+        every_la, every_lb, counted = gathered(at, la, lb, valid)
+        local = window_nce(every_la, every_lb, counted, self.tau, self.denominator, self.same_image)
         return Step.of(
             {"global": self.lam * whole, "local": (1 - self.lam) * local},
             {

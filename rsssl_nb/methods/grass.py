@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -64,7 +65,8 @@ def loss_maps(method: SimCLR, pair: Pair, at: At = At(), bn_twice: bool = False)
         dense = dense.to(torch.promote_types(dense.dtype, torch.float32))  # half precision is too coarse
         with torch.enable_grad(), torch.autocast(views.device.type, enabled=False):
             pooled = dense.mean((2, 3)).requires_grad_()
-            loss = nce(*gathered(at, *method.head(pooled).chunk(2)), method.tau)
+            za, zb = gathered(at, *method.head(pooled).chunk(2))
+            loss = nce(za, zb, method.tau)
             return loss_map(dense, torch.autograd.grad(loss, pooled)[0]).detach()
 
 # %% ../../nbs/course/08_grass.ipynb #0000002c
@@ -75,7 +77,7 @@ def recut(
 
     A box of the whole view returns it to the bit. `where` (B, 2, 3) from view to source pixels.
     """
-    H, W = size = tuple(views.shape[-2:])
+    H, W = size = views.shape[-2], views.shape[-1]
     inside = view_affine(boxes, size)
     whole = (boxes == torch.tensor([0, 0, W, H], device=boxes.device)).all(1)
     again = sample(views, inside, size, mode)
@@ -233,7 +235,7 @@ class GraSS(SimCLR):
         )
 
     @classmethod
-    def official(cls, encoder: Encoder, **options) -> "GraSS":
+    def official(cls, encoder: Encoder, **options: Any) -> "GraSS":
         """The released behaviour, its warm-up left to you.
 
         Linear projector, nearest resize, bounding-box rule, slivers allowed, statistics moved twice.

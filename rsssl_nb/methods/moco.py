@@ -6,6 +6,8 @@
 __all__ = ['queue_nce', 'pushed', 'MoCo']
 
 # %% ../../nbs/gallery/moco.ipynb #00000002
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -69,7 +71,7 @@ class MoCo(SimCLR):
         self.fresh = torch.empty(0, dim)  # the step's keys, until `after_step`
 
     @classmethod
-    def official(cls, encoder: Encoder, **options) -> "MoCo":
+    def official(cls, encoder: Encoder, **options: Any) -> "MoCo":
         "The released settings: 65536 keys, momentum 0.999, view a asks and view b answers."
         return cls(encoder, **{"queue": 65536, "ema": 0.999, "symmetric": False, **options})
 

@@ -6,7 +6,8 @@
 __all__ = ['show_guidance']
 
 # %% ../../nbs/library/methods/pictures.ipynb #2e2d150c
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -16,7 +17,7 @@ from ..views.peaks import count_regions, enlarged
 # %% ../../nbs/library/methods/pictures.ipynb #342edee4
 def show_guidance(
     trace: dict, rows: Sequence[int] = (0, 1, 2), images: torch.Tensor | None = None, thresh: float = 0.5
-):
+) -> Any:
     """What a guided step of GraSS saw and did, as a Picture with a row for each view in `rows`.
 
     Each row: view, loss map, threshold contour and regions, box, the view cut again. `trace` of a GraSS step,
@@ -25,7 +26,7 @@ def show_guidance(
     before = torch.cat([trace["view_a"], trace["view_b"]]) if images is None else images
     after, size = torch.cat([trace["a"], trace["b"]]), (before.shape[-2], before.shape[-1])
     up, mask, _ = enlarged(trace["heat"].float(), thresh, size)
-    draws = []
+    draws: list[Callable] = []
     for i in rows:
         regions = count_regions(mask[i : i + 1])
         small = trace["heat"][i] / trace["heat"][i].abs().max().clamp(min=1e-30)

@@ -136,7 +136,7 @@ class Labelled:
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, i) -> torch.Tensor:
+    def __getitem__(self, i: int | slice | torch.Tensor) -> torch.Tensor:
         self.method.labels = self.labels[i]
         return self.images[i]
 

@@ -44,7 +44,8 @@ class SimCLR(Method):
 
     def contrast(self, za: torch.Tensor, zb: torch.Tensor, at: At) -> tuple[torch.Tensor, dict]:
         "The loss of two views' embeddings, and its trace; methods that change the loss override this."
-        return nce(*gathered(at, za, zb), self.tau), {}
+        a, b = gathered(at, za, zb)
+        return nce(a, b, self.tau), {}
 
     def step(self, pair: Pair, at: At = At()) -> Step:
         z, _ = self.project(torch.cat([pair.a, pair.b]))

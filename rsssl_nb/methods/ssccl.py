@@ -41,7 +41,7 @@ def overlap_mask(pair: Pair, cells: int) -> torch.Tensor:
     shares = (torch.arange(cells) + 0.5) / cells
     x, y = torch.meshgrid(shares, shares, indexing="xy")
 
-    def one(where):
+    def one(where: torch.Tensor) -> torch.Tensor:
         size = torch.tensor(pair.size[::-1], device=where.device)
         centres = torch.stack([x, y], -1).view(1, -1, 2).to(where.device) * size
         at = transform_points(where, centres.expand(len(where), -1, 2).float())
@@ -57,7 +57,7 @@ def agreement(qa: torch.Tensor, qb: torch.Tensor, ta: torch.Tensor, tb: torch.Te
     Equation (55.2): (.., d) to (..), -1 when all agree. Targets are detached.
     """
 
-    def term(q, t):
+    def term(q: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         return -(unit(q) * unit(t.detach())).sum(-1)
 
     return (term(qa, tb) + term(qb, ta)) / 2
@@ -75,7 +75,7 @@ def point_nce(pa: torch.Tensor, pb: torch.Tensor, tau: float, most: int = 1024) 
     owner = torch.arange(B * m, device=pa.device)[::stride] // m
     other = torch.arange(B, device=pa.device).repeat_interleave(m)[:, None] != owner
 
-    def one(x, y):
+    def one(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         x, y = x.reshape(-1, d), y.reshape(-1, d)
         down = (x @ y[::stride].T / tau).masked_fill(~other, -1e9).logsumexp(1)
         return F.softplus(down - (x * y).sum(1) / tau).view(B, m)
@@ -198,14 +198,16 @@ class SSCCL(Method):
         Agreement of predictions with the moving average, or InfoNCE.
         """
         if self.objective == "infonce":
-            return nce(*gathered(at, *z.chunk(2)), self.tau)
+            za, zb = gathered(at, *z.chunk(2))
+            return nce(za, zb, self.tau)
         return agreement(*gathered(at, *self.predict(z).chunk(2), *t.chunk(2))).mean()
 
     def step(self, pair: Pair, at: At = At()) -> Step:
         images = torch.cat([pair.a, pair.b])
         features = self.encoder(images)
         z, p = self.head(features.pooled), self.dense(features.dense)
-        t, d, predict = z, p, None
+        t, d = z, p
+        predict = None
         if self.objective == "siamese":
             predict = self.predict_dense
             with torch.no_grad():

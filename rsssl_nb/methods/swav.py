@@ -35,7 +35,7 @@ def swapped(
 ) -> torch.Tensor:
     "Each view's codes (n, K) predicted from the other's scores (n, K), (57.3): (n,) losses, float32."
 
-    def cost(q, s):
+    def cost(q: torch.Tensor, s: torch.Tensor) -> torch.Tensor:
         return -(q * (s.float() / tau).log_softmax(1)).sum(1)
 
     return (cost(qa, sb) + cost(qb, sa)) / 2

@@ -16,8 +16,11 @@ from .similarity import cosine, negatives, positives, stack, unit
 BLOCK = 512  # rows of the table that exist at one time, when they are many: see below
 
 
-def log_total(sim, weights, tau):
-    "log sum_j weights_ij exp(sim_ij / tau) of each row, float32; -inf for a row without weight."
+def log_total(sim: torch.Tensor, weights: torch.Tensor, tau: float) -> torch.Tensor:
+    """log sum_j weights_ij exp(sim_ij / tau) of each row (N,), float32; -inf for a row without weight.
+
+    `sim`, `weights` (N, N), weights bool or in [0, 1].
+    """
     logits = sim.float() / tau
     if weights.dtype == torch.bool:
         return torch.logsumexp(logits.masked_fill(~weights, float("-inf")), 1)
@@ -26,15 +29,20 @@ def log_total(sim, weights, tau):
     )  # masked: a row without weight has a gradient of 0, not NaN
 
 
-def check_tau(tau):
+def check_tau(tau: float) -> float:
     "The temperature itself; ValueError unless it is positive."
     if not tau > 0:
         raise ValueError(f"tau {tau} is not a temperature: use a value above 0, as 0.5 or 0.2")
     return tau
 
 
-def price(up, down, denominator="standard", reduction="mean"):
-    "The loss from the rows' log totals over positives `up` and negatives `down` (N,); names as in `weighted_nce`."
+def price(
+    up: torch.Tensor, down: torch.Tensor, denominator: str = "standard", reduction: str = "mean"
+) -> torch.Tensor:
+    """The loss from the rows' log totals over positives `up` and negatives `down` (N,).
+
+    Names as in `weighted_nce`; ValueError for an unknown one.
+    """
     if denominator not in ("standard", "decoupled"):
         raise ValueError(f"denominator {denominator!r} is not known: choose standard or decoupled")
     if reduction not in ("mean", "none"):
@@ -47,21 +55,37 @@ def price(up, down, denominator="standard", reduction="mean"):
     return losses.mean() if reduction == "mean" else losses
 
 # %% ../../nbs/library/objectives/nce.ipynb #0000000a
-def weighted_nce(sim, pos, neg, tau, denominator="standard", reduction="mean"):
-    """InfoNCE of a similarity table with weights: `sim`, `pos`, `neg` (N, N), weights bool or in [0, 1], `tau` > 0.
+def weighted_nce(
+    sim: torch.Tensor,
+    pos: torch.Tensor,
+    neg: torch.Tensor,
+    tau: float,
+    denominator: str = "standard",
+    reduction: str = "mean",
+) -> torch.Tensor:
+    """InfoNCE of a similarity table with weights: `sim`, `pos`, `neg` (N, N), weights bool or in [0, 1].
 
-    `standard` counts positives in the denominator too, `decoupled` only negatives (plus 1e-8; it can be negative). `reduction` mean over the rows,
-    or none for (N,). Float32 whatever the input. A row without negatives costs 0 (standard), with zero gradient. ValueError for tau <= 0 or an unknown name.
+    `tau` > 0. `standard` counts positives in the denominator too, `decoupled` only negatives (plus 1e-8; it
+    can be negative). `reduction` mean over the rows, or none for (N,). Float32 whatever the input. A row
+    without negatives costs 0 (standard), with zero gradient. ValueError for tau <= 0 or an unknown name.
     """
     check_tau(tau)
     return price(log_total(sim, pos, tau), log_total(sim, neg, tau), denominator, reduction)
 
 
-def nce(a, b, tau, denominator="standard", reduction="mean"):
-    """InfoNCE of two views' embeddings (n, d), any length: each of the 2n rows must find its partner among the other 2n - 1.
+def nce(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    tau: float,
+    denominator: str = "standard",
+    reduction: str = "mean",
+) -> torch.Tensor:
+    """InfoNCE of two views' embeddings (n, d), any length.
 
-    `tau` > 0; `denominator` standard (SimCLR) or decoupled (GLCNet's released code); `reduction` mean, or none for (2n,). Float32 whatever the input.
-    Chen et al. 2020, equation 1; with n = 1 the standard loss is 0. Above 1024 rows the table is made in blocks and never kept.
+    Each of the 2n rows must find its partner among the other 2n - 1. `tau` > 0; `denominator` standard
+    (SimCLR) or decoupled (GLCNet's released code); `reduction` mean, or none for (2n,). Float32 whatever the
+    input. Chen et al. 2020, equation 1; with n = 1 the standard loss is 0. Above 1024 rows the table is made
+    in blocks and never kept.
     """
     n = len(a)
     if n == 1 and denominator == "standard":
@@ -73,23 +97,39 @@ def nce(a, b, tau, denominator="standard", reduction="mean"):
     )
 
 
-def alone(a, b, tau, reduction="mean"):
-    "The loss of a single image: nothing to tell apart, so 0 with a zero gradient that still reaches the embeddings."
+def alone(a: torch.Tensor, b: torch.Tensor, tau: float, reduction: str = "mean") -> torch.Tensor:
+    """The loss of a single image: nothing to tell apart, so 0.
+
+    With a zero gradient that still reaches the embeddings.
+    """
     check_tau(tau)
     zero = 0 * stack(a, b).float().sum(1)
     return zero.mean() if reduction == "mean" else zero
 
 # %% ../../nbs/library/objectives/nce.ipynb #00000016
-def negatives_total(z, first, tau, rows=BLOCK):
-    "log sum over the negatives of exp(sim / tau), of the `rows` rows from `first` on, for unit rows z (2n, d), view-major."
+def negatives_total(z: torch.Tensor, first: int, tau: float, rows: int = BLOCK) -> torch.Tensor:
+    """log sum over the negatives of exp(sim / tau), of the `rows` rows from `first` on.
+
+    For unit rows z (2n, d), view-major.
+    """
     at = torch.arange(first, min(first + rows, len(z)), device=z.device)
     own = torch.stack([at, (at + len(z) // 2) % len(z)], 1)  # oneself and one's partner
     with torch.autocast(z.device.type, enabled=False):
         return (z[at] / tau @ z.T).scatter_(1, own, float("-inf")).logsumexp(1)
 
 
-def nce_in_blocks(a, b, tau, denominator="standard", reduction="mean", rows=BLOCK):
-    "`nce` without its table, same value and gradient: `rows` rows of it exist at one time, and again in the backward pass. Memory grows with n, not n squared."
+def nce_in_blocks(
+    a: torch.Tensor,
+    b: torch.Tensor,
+    tau: float,
+    denominator: str = "standard",
+    reduction: str = "mean",
+    rows: int = BLOCK,
+) -> torch.Tensor:
+    """`nce` without its table, same value and gradient.
+
+    `rows` rows of it exist at one time, and again in the backward pass. Memory grows with n, not n squared.
+    """
     z = unit(stack(a, b))
     up = (z * z.roll(len(a), 0)).sum(1) / check_tau(tau)
     down = torch.cat(

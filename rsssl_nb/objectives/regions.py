@@ -10,8 +10,11 @@ import torch
 import torch.nn.functional as F
 
 # %% ../../nbs/library/objectives/regions.ipynb #00000005
-def shares(low, high, cells, pixels):
-    "How much each of `cells` cells in a row counts in the mean of pixels low..high (B, n), ends exclusive, of that row enlarged to `pixels`: (B, n, cells), r or c of (42.1)."
+def shares(low: torch.Tensor, high: torch.Tensor, cells: int, pixels: int) -> torch.Tensor:
+    """How much each of `cells` cells in a row counts in the mean of pixels low..high (B, n), ends exclusive.
+
+    Of that row enlarged to `pixels`: (B, n, cells), r or c of (42.1).
+    """
     at = torch.arange(pixels, device=low.device)
     inside = ((at >= low[..., None]) & (at < high[..., None])).float() / (high - low)[..., None]
     if cells == pixels:
@@ -22,11 +25,14 @@ def shares(low, high, cells, pixels):
     return inside @ enlarge.T
 
 
-def window_mean(features, boxes, size=None):
-    """The mean feature of windows: `features` (B, C, h, w), `boxes` (B, n, 4) whole numbers x0 y0 x1 y1, ends exclusive; gives (B, n, C).
+def window_mean(
+    features: torch.Tensor, boxes: torch.Tensor, size: tuple[int, int] | None = None
+) -> torch.Tensor:
+    """The mean feature of windows: `features` (B, C, h, w), `boxes` (B, n, 4), to (B, n, C).
 
-    Boxes count cells - or, given `size` (h, w), pixels of the map enlarged to it (bilinear, corners aligned), which is never built. Differentiable.
-    ValueError for a box that is empty or leaves the map, looked at where the boxes lie on the CPU.
+    Boxes are whole numbers x0 y0 x1 y1, ends exclusive. They count cells - or, given `size` (h, w), pixels of
+    the map enlarged to it (bilinear, corners aligned), which is never built. Differentiable. ValueError for a
+    box that is empty or leaves the map, looked at where the boxes lie on the CPU.
     """
     h, w = size or features.shape[2:]
     x0, y0, x1, y1 = boxes.long().unbind(-1)
@@ -41,10 +47,13 @@ def window_mean(features, boxes, size=None):
     return torch.einsum("bchw,bnh,bnw->bnc", features, r, c)
 
 # %% ../../nbs/library/objectives/regions.ipynb #0000000c
-def sample_points(features, points, view_size):
-    """Features at points: `features` (B, C, h, w), `points` (B, n, 2) x y in pixels of a view of `view_size` (int or (h, w)); gives (B, n, C).
+def sample_points(
+    features: torch.Tensor, points: torch.Tensor, view_size: int | tuple[int, int]
+) -> torch.Tensor:
+    """Features at points: `features` (B, C, h, w), `points` (B, n, 2), to (B, n, C).
 
-    Bilinear in one `grid_sample`; points beyond the outermost cell centres take the border's value.
+    Points are x y in pixels of a view of `view_size` (int or (h, w)). Bilinear in one `grid_sample`; points
+    beyond the outermost cell centres take the border's value.
     """
     H, W = (view_size, view_size) if isinstance(view_size, int) else view_size
     grid = points / torch.tensor([W, H], device=points.device, dtype=points.dtype) * 2 - 1

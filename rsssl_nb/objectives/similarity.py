@@ -9,42 +9,47 @@ __all__ = ['stack', 'partner', 'positives', 'negatives', 'negatives_or_partner',
 import torch
 
 # %% ../../nbs/library/objectives/similarity.ipynb #00000005
-def stack(a, b):
-    "Embeddings of two views (n, d) each as rows (2n, d), view-major: 0..n-1 view a, n..2n-1 view b."
+def stack(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Embeddings of two views (n, d) each as rows (2n, d), view-major: view a first.
+
+    ValueError for two shapes.
+    """
     if a.shape != b.shape:
-        raise ValueError(
-            f"the two views have embeddings of shape {tuple(a.shape)} and {tuple(b.shape)}: give the same shape"
-        )
+        shapes = f"{tuple(a.shape)} and {tuple(b.shape)}"
+        raise ValueError(f"the two views have embeddings of shape {shapes}: give the same shape")
     return torch.cat([a, b])
 
 
-def partner(n, device=None):
+def partner(n: int, device: torch.device | str | None = None) -> torch.Tensor:
     "Each row's partner (2n,): the same image's other view."
     return torch.arange(2 * n, device=device).roll(n)
 
 
-def positives(n, device=None):
+def positives(n: int, device: torch.device | str | None = None) -> torch.Tensor:
     "Bool (2n, 2n): true where a column is the row's partner."
     return torch.eye(n, dtype=torch.bool, device=device).repeat(2, 2) & negatives_or_partner(n, device)
 
 
-def negatives(n, device=None):
+def negatives(n: int, device: torch.device | str | None = None) -> torch.Tensor:
     "Bool (2n, 2n): true at everyone but oneself and one's partner; 2n - 2 a row."
     return ~torch.eye(n, dtype=torch.bool, device=device).repeat(2, 2)
 
 
-def negatives_or_partner(n, device=None):
+def negatives_or_partner(n: int, device: torch.device | str | None = None) -> torch.Tensor:
     "Bool (2n, 2n): true at everyone but oneself."
     return ~torch.eye(2 * n, dtype=torch.bool, device=device)
 
 # %% ../../nbs/library/objectives/similarity.ipynb #00000007
-def unit(z):
-    "Rows (.., d) scaled to length 1, in float32; a row shorter than 1e-6 stays as short as it is, so zero gives zero and not NaN."
+def unit(z: torch.Tensor) -> torch.Tensor:
+    """Rows (.., d) scaled to length 1, in float32.
+
+    A row shorter than 1e-6 stays as short as it is, so zero gives zero and not NaN.
+    """
     z = z.float()
     return z / z.norm(dim=-1, keepdim=True).clamp(min=1e-6)
 
 
-def cosine(a, b=None):
+def cosine(a: torch.Tensor, b: torch.Tensor | None = None) -> torch.Tensor:
     "Cosine similarities (n, m) of rows a (n, d) and b (m, d; default a), float32 whatever the input type."
     a = unit(a)
     return a @ (a if b is None else unit(b)).T

@@ -13,17 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ..confusion import confusion_matrix, mean_iou
 
+from ..confusion import confusion_matrix, mean_iou
 from ..data.labels import Classes, find_classes, pair_labels, read_labels
 from ..data.raster import open_raster
 from ..data.statistics import image_statistics, normalise
 from ..encoders import Encoder, Segmenter
 from ..errors import InputError
 from ..files import write_json_lines
-from ..methods.practice import knn_miou
 from ..moved import forward
 from .engine import make_optimiser, pick_device, seed_step
+from .knn import knn_miou
 from rsssl_nb.training.labelled import (
     augment,
     choose,

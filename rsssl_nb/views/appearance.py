@@ -13,50 +13,62 @@ import torch
 import torch.nn.functional as F
 
 # %% ../../nbs/library/views/appearance.ipynb #00000007
-def _each(values):
+def _each(values: torch.Tensor) -> torch.Tensor:
     return values.view(-1, 1, 1, 1)
 
 
-def brightness(images, offset):
+def brightness(images: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
     "Images (B, C, H, W) plus an offset (B,) each, in units of the images."
     return images + _each(offset)
 
 
-def contrast(images, factor):
-    "Images (B, C, H, W) drawn towards (factor < 1) or away from their own mean, per sample and band; `factor` (B,)."
+def contrast(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """Images (B, C, H, W) drawn towards (factor < 1) or away from their own mean, per sample and band.
+
+    `factor` (B,).
+    """
     mean = images.mean((2, 3), keepdim=True)
     return mean + _each(factor) * (images - mean)
 
 
-def saturation(images, factor):
-    "Images (B, C, H, W) drawn towards (factor < 1) or away from the mean of their bands; `factor` (B,). One band stays as it is."
+def saturation(images: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    """Images (B, C, H, W) drawn towards (factor < 1) or away from the mean of their bands; `factor` (B,).
+
+    One band stays as it is.
+    """
     mean = images.mean(1, keepdim=True)
     return mean + _each(factor) * (images - mean)
 
 
-def grey(images, chosen):
+def grey(images: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
     "Images (B, C, H, W) with every band replaced by the bands' mean where `chosen` (B,) is true."
     return saturation(images, 1 - chosen.to(images.dtype))
 
 # %% ../../nbs/library/views/appearance.ipynb #0000000c
-def jitter(images, offset, factor, vividness):
-    "Images after `contrast` by `factor`, `saturation` by `vividness` and `brightness` by `offset`, each (B,): the same numbers, and one new batch for all."
+def jitter(
+    images: torch.Tensor, offset: torch.Tensor, factor: torch.Tensor, vividness: torch.Tensor
+) -> torch.Tensor:
+    """Images after `contrast` by `factor`, `saturation` by `vividness` and `brightness` by `offset`, each (B,).
+
+    The same numbers as the three give, and one new batch for all.
+    """
     mean, dull = images.mean((2, 3), keepdim=True), images.mean(1, keepdim=True)
     b, c, s = _each(offset), _each(factor), _each(vividness)
     rest = (1 - c) * (s * mean + (1 - s) * mean.mean(1, keepdim=True)) + b
     return rest.expand_as(images).contiguous().addcmul_(images, s * c).addcmul_(dull, (1 - s) * c)
 
 # %% ../../nbs/library/views/appearance.ipynb #0000000f
-def gaussian(sigma, radius):
+def gaussian(sigma: torch.Tensor, radius: int) -> torch.Tensor:
     "Gaussian weights (B, 2 radius + 1), summing to 1, for deviations `sigma` (B,) in pixels."
     x = torch.arange(-radius, radius + 1, device=sigma.device, dtype=sigma.dtype)
     return torch.softmax(-0.5 * (x / sigma.clamp(min=1e-3).view(-1, 1)) ** 2, 1)
 
 
-def blur(images, sigma, radius=None):
-    """Images (B, C, H, W) blurred with a Gaussian of their own deviation `sigma` (B,) in pixels; edges are repeated.
+def blur(images: torch.Tensor, sigma: torch.Tensor, radius: int | None = None) -> torch.Tensor:
+    """Images (B, C, H, W) blurred with a Gaussian of their own deviation `sigma` (B,) in pixels.
 
-    `radius` of the kernel in pixels: three times the largest deviation by default, at most the image's shorter side less one.
+    Edges are repeated. `radius` of the kernel in pixels: three times the largest deviation by default, at most
+    the image's shorter side less one.
     """
     B, C, H, W = images.shape
     if radius is None:
@@ -68,8 +80,11 @@ def blur(images, sigma, radius=None):
     return F.conv2d(x, k.view(B * C, 1, -1, 1), groups=B * C).view(B, C, H, W)
 
 # %% ../../nbs/library/views/appearance.ipynb #00000015
-def drop_band(images, chosen, band):
-    "Images (B, C, H, W) with one band (B,) set to 0, the mean of standardised data, where `chosen` (B,) is true. An only band is never dropped."
+def drop_band(images: torch.Tensor, chosen: torch.Tensor, band: torch.Tensor) -> torch.Tensor:
+    """Images (B, C, H, W) with one band (B,) set to 0, the mean of standardised data.
+
+    Where `chosen` (B,) is true. An only band is never dropped.
+    """
     if images.shape[1] == 1:
         return images
     gone = F.one_hot(band.long() % images.shape[1], images.shape[1]).bool() & chosen.bool().view(-1, 1)
@@ -83,8 +98,9 @@ N_DRAWS = 10
 class Colour:
     """How strongly appearance may change; SimCLR's recipe without hue, for any bands.
 
-    `brightness`, `contrast`, `saturation`: largest offset (deviations) and largest relative changes, together with probability `p`.
-    `grey`, `blur`, `drop`: probabilities of grey, of a blur of `sigma` (lowest, highest) pixels, and of losing one band.
+    `brightness`, `contrast`, `saturation`: largest offset (deviations) and largest relative changes, together
+    with probability `p`. `grey`, `blur`, `drop`: probabilities of grey, of a blur of `sigma` (lowest, highest)
+    pixels, and of losing one band.
     """
 
     brightness: float = 0.4
@@ -93,12 +109,15 @@ class Colour:
     p: float = 0.8
     grey: float = 0.2
     blur: float = 0.5
-    sigma: tuple = (0.1, 2.0)
+    sigma: tuple[float, float] = (0.1, 2.0)
     drop: float = 0.0
 
 # %% ../../nbs/library/views/appearance.ipynb #0000001b
-def tint(images, u, colour=Colour()):
-    "Images (B, C, H, W) with their own jitter, grey and missing band, as `colour` and the uniforms `u` (B, N_DRAWS) say; a new batch."
+def tint(images: torch.Tensor, u: torch.Tensor, colour: Colour = Colour()) -> torch.Tensor:
+    """Images (B, C, H, W) with their own jitter, grey and missing band; a new batch.
+
+    As `colour` and the uniforms `u` (B, N_DRAWS) say.
+    """
     change = (2 * u[:, 1:4] - 1).to(images.dtype) * (u[:, :1] < colour.p)
     vividness = (1 + colour.saturation * change[:, 2]) * (u[:, 4] >= colour.grey)
     out = jitter(
@@ -115,8 +134,11 @@ def tint(images, u, colour=Colour()):
     )
 
 
-def soften_(images, u, colour=Colour()):
-    "The same images (B, C, H, W), those that `u` (B, N_DRAWS) draws for a blur blurred in place, as many at a time as a processor filters side by side."
+def soften_(images: torch.Tensor, u: torch.Tensor, colour: Colour = Colour()) -> torch.Tensor:
+    """The same images (B, C, H, W), those that `u` (B, N_DRAWS) draws for a blur blurred in place.
+
+    As many at a time as a processor filters side by side.
+    """
     soft, (low, high) = (u[:, 5] < colour.blur).nonzero()[:, 0], colour.sigma
     C, H, W = images.shape[1:]
     few = (
@@ -128,11 +150,11 @@ def soften_(images, u, colour=Colour()):
     return images
 
 
-def recolour(images, u, colour=Colour()):
-    """Images (B, C, H, W), standardised and finite, each with its own change of appearance, as `colour` allows.
+def recolour(images: torch.Tensor, u: torch.Tensor, colour: Colour = Colour()) -> torch.Tensor:
+    """Images (B, C, H, W), standardised and finite, each with its own change of appearance.
 
-    `u` (B, N_DRAWS) uniforms in [0, 1) decide all of it; kept on the CPU they make no GPU wait. Any number of bands; the input is not edited.
-    ValueError when there are too few uniforms.
+    As `colour` allows; `u` (B, N_DRAWS) uniforms in [0, 1) decide all of it, and kept on the CPU they make no
+    GPU wait. Any number of bands; the input is not edited. ValueError when there are too few uniforms.
     """
     if u.shape != (len(images), N_DRAWS):
         raise ValueError(

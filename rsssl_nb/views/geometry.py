@@ -7,23 +7,37 @@ __all__ = ['STRIDE', 'combine', 'compose', 'orientation', 'sides', 'view_affine'
            'sample', 'coordinate_ramp', 'crop_boxes', 'scramble', 'draws', 'random_boxes']
 
 # %% ../../nbs/library/views/geometry.ipynb #00000002
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
 # %% ../../nbs/library/views/geometry.ipynb #00000006
-def combine(a, b):
-    "The product of small matrices (..., 2, 2) and (..., 2, k), in full precision even where mixed precision would round a matmul."
+def combine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """The product of small matrices (..., 2, 2) and (..., 2, k).
+
+    In full precision even where mixed precision would round a matmul.
+    """
     return a[..., :, :1] * b[..., :1, :] + a[..., :, 1:] * b[..., 1:, :]
 
 
-def compose(first, then):
+def compose(first: torch.Tensor, then: torch.Tensor) -> torch.Tensor:
     "The affine (B, 2, 3) that applies `first`, and then `then`."
     linear = combine(then[..., :2], first[..., :2])
     return torch.cat([linear, combine(then[..., :2], first[..., 2:]) + then[..., 2:]], -1)
 
 
-def orientation(n, flip=None, turns=None, device=None):
-    "The affine (n, 2, 3), in shares of a view's sides, that undoes `turns` (n,) clockwise quarters, then a left-right `flip` (n,)."
+def orientation(
+    n: int,
+    flip: torch.Tensor | None = None,
+    turns: torch.Tensor | None = None,
+    device: torch.device | str | None = None,
+) -> torch.Tensor:
+    """The affine (n, 2, 3), in shares of a view's sides, that undoes a view's orientation.
+
+    It undoes `turns` (n,) clockwise quarters, then a left-right `flip` (n,).
+    """
     undo = torch.tensor(
         [
             [[1.0, 0, 0], [0, 1, 0]],
@@ -40,19 +54,26 @@ def orientation(n, flip=None, turns=None, device=None):
     )
 
 # %% ../../nbs/library/views/geometry.ipynb #00000009
-def sides(size):
+def sides(size: int | Sequence[int]) -> tuple[int, int]:
     "Height and width of a view: `size` is one int for a square, or (h, w). ValueError below 1 pixel."
-    h, w = (int(s) for s in (size if hasattr(size, "__len__") else (size, size)))
+    both: Any = size if hasattr(size, "__len__") else (size, size)
+    h, w = (int(side) for side in both)
     if min(h, w) < 1:
         raise ValueError(f"a view of {h} x {w} pixels shows nothing: give sides of 1 or more.")
     return h, w
 
 
-def view_affine(boxes, size, flip=None, turns=None):
+def view_affine(
+    boxes: torch.Tensor,
+    size: int | Sequence[int],
+    flip: torch.Tensor | None = None,
+    turns: torch.Tensor | None = None,
+) -> torch.Tensor:
     """The affine of a batch of views, (B, 2, 3): view pixel coordinates (x, y) to source pixel coordinates.
 
-    `boxes` (B, 4) x0 y0 x1 y1 in source pixels; `size` of the view, an int or (h, w). A view is mirrored left-right where `flip` (B,)
-    is true, then turned clockwise by `turns` (B,) quarters. Origin: the corner of the first pixel. Views need not be square.
+    `boxes` (B, 4) x0 y0 x1 y1 in source pixels; `size` of the view, an int or (h, w). A view is mirrored
+    left-right where `flip` (B,) is true, then turned clockwise by `turns` (B,) quarters. Origin: the corner of
+    the first pixel. Views need not be square.
     """
     h, w = sides(size)
     boxes = boxes.float()
@@ -62,7 +83,7 @@ def view_affine(boxes, size, flip=None, turns=None):
     return torch.cat([unit[..., :2] * side, unit[..., 2:] * side + low], -1) / shrink
 
 # %% ../../nbs/library/views/geometry.ipynb #0000000a
-def invert(affine):
+def invert(affine: torch.Tensor) -> torch.Tensor:
     "The affine (B, 2, 3) back: source pixels to view pixels. Of a box without area it is not finite."
     a, b, c, d = affine[..., 0, 0], affine[..., 0, 1], affine[..., 1, 0], affine[..., 1, 1]
     linear = (
@@ -72,24 +93,31 @@ def invert(affine):
     return torch.cat([linear, -combine(linear, affine[..., 2:])], -1)
 
 
-def transform_points(affine, points):
+def transform_points(affine: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
     "Points (B, n, 2), each x y, carried by a batch of affines (B, 2, 3)."
     return combine(affine[..., :2], points.transpose(-1, -2)).transpose(-1, -2) + affine[..., 2].unsqueeze(-2)
 
 
-def corners(affine, size):
+def corners(affine: torch.Tensor, size: int | Sequence[int]) -> torch.Tensor:
     "The four corners (B, 4, 2) of views in source pixels, clockwise in the view from its own top left."
     h, w = sides(size)
     points = torch.tensor([[0.0, 0], [w, 0], [w, h], [0, h]], device=affine.device)
     return transform_points(affine, points.expand(len(affine), 4, 2))
 
 # %% ../../nbs/library/views/geometry.ipynb #0000000d
-def sample(images, affine, size, mode="bilinear", padding="border"):
-    """Views (B, C, h, w) of images (B, C, H, W) through affines (B, 2, 3) from view to source pixels, in one `grid_sample`.
+def sample(
+    images: torch.Tensor,
+    affine: torch.Tensor,
+    size: int | Sequence[int],
+    mode: str = "bilinear",
+    padding: str = "border",
+) -> torch.Tensor:
+    """Views (B, C, h, w) of images (B, C, H, W) through affines (B, 2, 3) from view to source pixels.
 
-    `mode` "bilinear" or "nearest" (which keeps integers); beyond the source the `padding`: "border" repeats, "zeros" is 0. Positions are
-    float32 whatever the images are. Reads four pixels only: views much smaller than their box should be shrunk by averaging first.
-    ValueError unless there is one affine an image.
+    In one `grid_sample`. `mode` "bilinear" or "nearest" (which keeps integers); beyond the source the
+    `padding`: "border" repeats, "zeros" is 0. Positions are float32 whatever the images are. Reads four pixels
+    only: views much smaller than their box should be shrunk by averaging first. ValueError unless there is one
+    affine an image.
     """
     h, w = sides(size)
     H, W = images.shape[-2:]
@@ -108,7 +136,7 @@ def sample(images, affine, size, mode="bilinear", padding="border"):
     return out.to(images.dtype) if images.is_floating_point() or mode == "nearest" else out
 
 # %% ../../nbs/library/views/geometry.ipynb #0000000e
-def coordinate_ramp(n, h, w, device=None):
+def coordinate_ramp(n: int, h: int, w: int, device: torch.device | str | None = None) -> torch.Tensor:
     "Images (n, 2, h, w) whose pixels hold their own centre's x and y: the test image that proves geometry."
     y, x = torch.meshgrid(
         torch.arange(h, device=device) + 0.5, torch.arange(w, device=device) + 0.5, indexing="ij"
@@ -116,7 +144,9 @@ def coordinate_ramp(n, h, w, device=None):
     return torch.stack([x, y]).expand(n, 2, h, w)
 
 
-def crop_boxes(views, boxes, size, mode="bilinear"):
+def crop_boxes(
+    views: torch.Tensor, boxes: torch.Tensor, size: int | Sequence[int], mode: str = "bilinear"
+) -> torch.Tensor:
     "Boxes (B, 4) cut from views (B, C, H, W) and resized: (B, C, h, w)."
     return sample(views, view_affine(boxes, size), size, mode)
 
@@ -124,17 +154,23 @@ def crop_boxes(views, boxes, size, mode="bilinear"):
 STRIDE = -7046029254386353131  # 2^64 over the golden ratio, odd, as a signed integer
 
 
-def scramble(z):
-    "SplitMix64's finaliser on int64 tensors (which wrap around like unsigned numbers): every input bit moves half of the output bits."
+def scramble(z: torch.Tensor) -> torch.Tensor:
+    """SplitMix64's finaliser on int64 tensors, which wrap around like unsigned numbers.
+
+    Every input bit moves half of the output bits.
+    """
     for shift, factor in ((30, -4658895280553007687), (27, -7723592293110705685)):
         z = (z ^ ((z >> shift) & (2 ** (64 - shift) - 1))) * factor
     return z ^ ((z >> 31) & (2**33 - 1))
 
 
-def draws(index, n, seed=0, epoch=0, stream=0):
-    """Uniform numbers in [0, 1), (len(index), n) float32: a pure function of (seed, epoch, index, stream, column).
+def draws(
+    index: Sequence[int] | torch.Tensor, n: int, seed: int = 0, epoch: int = 0, stream: int = 0
+) -> torch.Tensor:
+    """Uniform numbers in [0, 1), (len(index), n) float32: a pure function of all arguments and the column.
 
-    `index` (B,) integers, the samples' own numbers; `stream` tells uses apart. The same on every device and in any company.
+    `index` (B,) integers, the samples' own numbers; `stream` tells uses apart. The same on every device and in
+    any company.
     """
     index = torch.as_tensor(index, dtype=torch.int64)
     key = torch.zeros_like(index)
@@ -147,11 +183,17 @@ def draws(index, n, seed=0, epoch=0, stream=0):
     return ((bits >> 40) & (2**24 - 1)).float() / 2**24
 
 # %% ../../nbs/library/views/geometry.ipynb #00000019
-def random_boxes(u, height, width, scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3)):
+def random_boxes(
+    u: torch.Tensor,
+    height: int,
+    width: int,
+    scale: tuple[float, float] = (0.2, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> torch.Tensor:
     """Random boxes (B, 4) x0 y0 x1 y1 in an image: `u` (B, 4) uniforms choose area, aspect, x and y.
 
-    Area is uniform in `scale` times the image's, aspect w/h log-uniform in `ratio`; sides are cut to the image, which makes the area smaller.
-    ValueError unless 0 < scale[0] <= scale[1] <= 1 and 0 < ratio[0] <= ratio[1].
+    Area is uniform in `scale` times the image's, aspect w/h log-uniform in `ratio`; sides are cut to the image,
+    which makes the area smaller. ValueError unless 0 < scale[0] <= scale[1] <= 1 and 0 < ratio[0] <= ratio[1].
     """
     if not 0 < scale[0] <= scale[1] <= 1:
         raise ValueError(

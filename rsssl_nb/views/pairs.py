@@ -7,6 +7,7 @@ __all__ = ['intersect', 'area', 'box_iou', 'Plan', 'Pair', 'in_blocks', 'two_vie
            'overlap_points', 'a_to_b']
 
 # %% ../../nbs/library/views/pairs.ipynb #00000002
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,17 +26,17 @@ from rsssl_nb.views.geometry import (
 )
 
 # %% ../../nbs/library/views/pairs.ipynb #00000005
-def intersect(p, q):
+def intersect(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
     "The common box (B, 4) of boxes p and q (B, 4); where there is none, x1 <= x0 or y1 <= y0."
     return torch.cat([torch.maximum(p[:, :2], q[:, :2]), torch.minimum(p[:, 2:], q[:, 2:])], 1)
 
 
-def area(boxes):
+def area(boxes: torch.Tensor) -> torch.Tensor:
     "Areas (B,) of boxes (B, 4), 0 for empty ones."
     return (boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(1)
 
 
-def box_iou(p, q):
+def box_iou(p: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
     "Intersection over union (B,) of boxes p and q (B, 4), row by row; 0 where both are empty."
     common = area(intersect(p, q))
     return common / (area(p) + area(q) - common).clamp(min=1e-9)
@@ -43,11 +44,14 @@ def box_iou(p, q):
 # %% ../../nbs/library/views/pairs.ipynb #00000008
 @dataclass(frozen=True)
 class Plan:
-    """How a view is drawn: crop areas from `scale` (shares of the image), `ratio` width over height, probability `flips` of a mirror,
-    quarter `turns` or none, and the `colour` changes, or None."""
+    """How a view is drawn.
 
-    scale: tuple = (0.2, 1.0)
-    ratio: tuple = (3 / 4, 4 / 3)
+    Crop areas from `scale` (shares of the image), `ratio` width over height, probability `flips` of a mirror,
+    quarter `turns` or none, and the `colour` changes, or None.
+    """
+
+    scale: tuple[float, float] = (0.2, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flips: float = 0.5
     turns: bool = True
     colour: Colour | None = Colour()
@@ -55,50 +59,71 @@ class Plan:
 # %% ../../nbs/library/views/pairs.ipynb #00000009
 @dataclass(eq=False)
 class Pair:
-    """Two views of a batch: `a`, `b` (B, C, S, S), and where each pixel came from: `where_a`, `where_b` (B, 2, 3), view to source pixels.
+    """Two views of a batch: `a`, `b` (B, C, S, S), and where each pixel came from.
 
-    `source` is the (H, W) of the images. `pair[i]` with an int, slice, list or tensor is a smaller Pair; `size` is the views' (h, w).
+    `where_a`, `where_b` (B, 2, 3) lead from view to source pixels. `source` is the (H, W) of the images.
+    `pair[i]` with an int, slice, list or tensor is a smaller Pair; `size` is the views' (h, w).
     """
 
     a: torch.Tensor
     b: torch.Tensor
     where_a: torch.Tensor
     where_b: torch.Tensor
-    source: tuple
+    source: tuple[int, int]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.a)
 
-    def _map(self, f):
+    def _map(self, f: Callable[[torch.Tensor], torch.Tensor]) -> "Pair":
         return replace(self, a=f(self.a), b=f(self.b), where_a=f(self.where_a), where_b=f(self.where_b))
 
-    def __getitem__(self, i):
+    def __getitem__(self, i: int | slice | list | torch.Tensor) -> "Pair":
         return self._map(lambda t: t[[i] if isinstance(i, int) else i])
 
-    def to(self, device):
+    def to(self, device: torch.device | str) -> "Pair":
+        "The Pair on a device."
         return self._map(lambda t: t.to(device))
 
-    def swap(self):
+    def swap(self) -> "Pair":
+        "The Pair with view b first."
         return replace(self, a=self.b, b=self.a, where_a=self.where_b, where_b=self.where_a)
 
     @property
-    def size(self):
-        return tuple(self.a.shape[-2:])
+    def size(self) -> tuple[int, int]:
+        "Height and width of the views, in pixels."
+        return self.a.shape[-2], self.a.shape[-1]
 
 # %% ../../nbs/library/views/pairs.ipynb #0000000b
-def _box(index, plan, source, seed, epoch, stream):
+def _box(
+    index: torch.Tensor, plan: Plan, source: tuple[int, int], seed: int, epoch: int, stream: int
+) -> torch.Tensor:
     return random_boxes(draws(index, 4, seed, epoch, stream), *source, plan.scale, plan.ratio)
 
 
-def in_blocks(images, size):
-    "Slices of a batch (B, C, ..) whose views of `size` take 4 MB, which a processor's cache can hold; the whole batch on a GPU."
+def in_blocks(images: torch.Tensor, size: int | Sequence[int]) -> list[slice]:
+    """Slices of a batch (B, C, ..) whose views of `size` take 4 MB, which a processor's cache can hold.
+
+    The whole batch on a GPU.
+    """
     h, w = sides(size)
     n = max(1, 2**20 // (images.shape[1] * h * w) if images.device.type == "cpu" else len(images))
     return [slice(k, k + n) for k in range(0, max(1, len(images)), n)]
 
 
-def _view(images, boxes, size, plan, index, seed, epoch, stream):
-    "One view (B, C, size, size) of the boxes, oriented and recoloured, with its affine: drawn where `index` lies, made where the images lie."
+def _view(
+    images: torch.Tensor,
+    boxes: torch.Tensor,
+    size: int | Sequence[int],
+    plan: Plan,
+    index: torch.Tensor,
+    seed: int,
+    epoch: int,
+    stream: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One view (B, C, size, size) of the boxes, oriented and recoloured, with its affine.
+
+    Drawn where `index` lies, made where the images lie.
+    """
     u = draws(index, 2 + N_DRAWS, seed, epoch, stream)
     where = view_affine(boxes, size, u[:, 0] < plan.flips, (u[:, 1] * 4).long() if plan.turns else None).to(
         images.device
@@ -111,7 +136,7 @@ def _view(images, boxes, size, plan, index, seed, epoch, stream):
     return (views if plan.colour is None else soften_(views, u[:, 2:], plan.colour)), where
 
 
-def _numbers(images, index):
+def _numbers(images: torch.Tensor, index: Sequence[int] | torch.Tensor | None) -> torch.Tensor:
     "The samples' own numbers (B,), 0..B-1 by default; ValueError where images or numbers do not fit."
     if images.ndim != 4:
         raise ValueError(
@@ -125,14 +150,26 @@ def _numbers(images, index):
     return index
 
 # %% ../../nbs/library/views/pairs.ipynb #0000000c
-def two_views(images, size=None, plan=Plan(), other=None, seed=0, epoch=0, index=None, min_iou=0.0, tries=10):
+def two_views(
+    images: torch.Tensor,
+    size: int | None = None,
+    plan: Plan = Plan(),
+    other: Plan | None = None,
+    seed: int = 0,
+    epoch: int = 0,
+    index: Sequence[int] | torch.Tensor | None = None,
+    min_iou: float = 0.0,
+    tries: int = 10,
+) -> Pair:
     """Two views of each image, as a Pair: a pure function of (seed, epoch, index).
 
-    `images` (B, C, H, W) standardised, any bands; views are `size` pixels square (default: the images' height). `plan` draws view a, `other`
-    view b (default: the same). `index` (B,) the samples' own numbers (default 0..B-1), on the CPU best: then no GPU waits for a draw. With `min_iou` the second box is drawn again, up to
-    `tries` times, until it shares that much with the first; what then still falls short stays. ValueError for shapes that do not fit.
+    `images` (B, C, H, W) standardised, any bands; views are `size` pixels square (default: the images'
+    height). `plan` draws view a, `other` view b (default: the same). `index` (B,) the samples' own numbers
+    (default 0..B-1), on the CPU best: then no GPU waits for a draw. With `min_iou` the second box is drawn
+    again, up to `tries` times, until it shares that much with the first; what then still falls short stays.
+    ValueError for shapes that do not fit.
     """
-    index, source = _numbers(images, index), tuple(images.shape[-2:])
+    index, source = _numbers(images, index), (images.shape[-2], images.shape[-1])
     size, other = source[0] if size is None else size, other or plan
     box_a, box_b = _box(index, plan, source, seed, epoch, 0), _box(index, other, source, seed, epoch, 1)
     for k in range(tries if min_iou > 0 else 0):
@@ -146,27 +183,28 @@ def two_views(images, size=None, plan=Plan(), other=None, seed=0, epoch=0, index
     return Pair(a, b, where_a, where_b, source)
 
 # %% ../../nbs/library/views/pairs.ipynb #00000010
-def boxes_of(where, size):
+def boxes_of(where: torch.Tensor, size: int | Sequence[int]) -> torch.Tensor:
     "The upright source boxes (B, 4) that views of `size` with affines `where` (B, 2, 3) were cut from."
     c = corners(where, size)
     return torch.cat([c.amin(1), c.amax(1)], 1)
 
 
-def overlap(pair):
+def overlap(pair: Pair) -> tuple[torch.Tensor, torch.Tensor]:
     "The ground both views show, as boxes (B, 4) in source pixels, and whether there is any (B,)."
     common = intersect(boxes_of(pair.where_a, pair.size), boxes_of(pair.where_b, pair.size))
     return common, (common[:, 2:] > common[:, :2]).all(1)
 
 
-def overlap_iou(pair):
+def overlap_iou(pair: Pair) -> torch.Tensor:
     "Intersection over union (B,) of the ground the two views show."
     return box_iou(boxes_of(pair.where_a, pair.size), boxes_of(pair.where_b, pair.size))
 
 # %% ../../nbs/library/views/pairs.ipynb #00000012
-def overlap_points(pair, k):
-    """The same k x k source points seen in both views: (points in a (B, k*k, 2), points in b (B, k*k, 2), ok (B,)), in view pixels.
+def overlap_points(pair: Pair, k: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The same k x k source points seen in both views, and whether there are any.
 
-    The points are the centres of a k x k grid on the overlap, row by row; where there is no overlap `ok` is false and the points mean nothing.
+    Points in a (B, k*k, 2) and in b (B, k*k, 2), in view pixels, and ok (B,). They are the centres of a k x k
+    grid on the overlap, row by row; where there is no overlap `ok` is false and the points mean nothing.
     """
     common, ok = overlap(pair)
     steps = (torch.arange(k, device=common.device) + 0.5) / k
@@ -175,6 +213,6 @@ def overlap_points(pair, k):
     return transform_points(invert(pair.where_a), points), transform_points(invert(pair.where_b), points), ok
 
 
-def a_to_b(pair):
+def a_to_b(pair: Pair) -> torch.Tensor:
     "The affine (B, 2, 3) from view a's pixels to view b's."
     return compose(pair.where_a, invert(pair.where_b))

@@ -74,7 +74,7 @@ def box_around(
     Rows whose number is no label mean nothing.
     """
 
-    def around(values, how):
+    def around(values: torch.Tensor, how: str) -> torch.Tensor:
         return torch.zeros_like(row).scatter_reduce(0, label, values, how, include_self=False)
 
     y = row % height

@@ -65,7 +65,7 @@ from rsssl_nb.methods.glcnet import draw_centres, style, window_boxes, window_nc
 from rsssl_nb.methods.grass import carried, loss_map, peak_boxes, recut
 from rsssl_nb.methods.moco import queue_nce
 from rsssl_nb.methods.placebos import FALSEOracle, GraSSOracle, dominant, mixture, purest
-from rsssl_nb.methods.practice import knn_miou, practice
+from rsssl_nb.methods.practice import practice
 from rsssl_nb.methods.redundancy import cross_correlation, variance_covariance
 from rsssl_nb.methods.registry import METHODS, make_method, method_class, method_options
 from rsssl_nb.methods.ssccl import agreement, overlap_mask, point_nce
@@ -74,6 +74,7 @@ from rsssl_nb.objectives.nce import nce, nce_in_blocks, weighted_nce
 from rsssl_nb.objectives.regions import sample_points, window_mean
 from rsssl_nb.objectives.similarity import cosine, negatives, partner, positives, stack
 from rsssl_nb.training.finetune import augment, finetune, knn_probe, labelled_windows
+from rsssl_nb.training.knn import knn_miou
 from rsssl_nb.training.pretrain import pretrain
 from rsssl_nb.training.schedule import lr_factor
 from rsssl_nb.training.watch import effective_rank, health
