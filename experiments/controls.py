@@ -1,0 +1,448 @@
+"""Worlds in which a mechanism must work if its code is right, and the arms trained there: JUDGES.md."""
+
+import csv
+import json
+import os
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rsssl_nb.data.folders import ImageSet, open_folders, read_image
+from rsssl_nb.data.mosaics import MosaicPlan, make_mosaics
+from rsssl_nb.evaluation.judges import PixelJudge, SceneJudge, standard_judges
+from rsssl_nb.methods.base import At, uniform
+from rsssl_nb.methods.false import FALSE, Suspects
+from rsssl_nb.methods.glcnet import GLCNet, MatchedWindows
+from rsssl_nb.methods.grass import GraSS, GuidedCrop
+from rsssl_nb.methods.placebos import (
+    FALSERandom,
+    GLCNetUnmatched,
+    GraSSRandom,
+    LabelOracle,
+    SSCCLShuffled,
+    anywhere,
+    dominant,
+    instead,
+)
+from rsssl_nb.methods.simclr import SimCLR
+from rsssl_nb.methods.ssccl import SSCCL, OverlapBranch
+from rsssl_nb.objectives.similarity import negatives
+from rsssl_nb.views.pairs import Plan
+
+PROTOCOL = 1
+GROUND = 1  # RSSCN7's class field
+
+
+def imagery():
+    "The folder of real imagery; SystemExit when RSSSL_DATA does not name one."
+    folder = os.environ.get("RSSSL_DATA")
+    if not folder or not Path(folder).is_dir():
+        raise SystemExit("RSSSL_DATA names no folder of real imagery: set it to where rsscn7/ and dubai/ lie")
+    return Path(folder)
+
+
+# pools
+
+
+class Stack:
+    """A pool of ready images (n, C, H, W) for `training.pretrain.run_in`, with labels (n, H, W).
+
+    An epoch is a permutation of the images by (seed, epoch); `siblings` in a row stay together. `told(n)`
+    gives the labels of the last `n` images that were read, for oracles.
+    """
+
+    rasters = (None,)  # no file, so no band names and no pixel size in a passport
+
+    def __init__(self, images, labels, siblings=1):
+        self.images, self.labels, self.siblings, self.recent = images, labels, siblings, []
+
+    def windows(self, samples, seed=0, epoch=0):
+        families = np.random.default_rng([seed, epoch, 2032]).permutation(len(self.images) // self.siblings)
+        return (families[:, None] * self.siblings + np.arange(self.siblings)).ravel()[:samples]
+
+    def read(self, number):
+        self.recent = [*self.recent[-4095:], int(number)]
+        return self.images[number].astype(np.float32)
+
+    def told(self, n):
+        return torch.as_tensor(self.labels[self.recent[-n:]]).long()
+
+
+def everywhere(images, labels):
+    "Labels (n, H, W) of images (n, C, H, W) of one class each (n,): a view that costs no memory."
+    return np.broadcast_to(labels[:, None, None], (len(images), *images.shape[2:]))
+
+
+@cache
+def rsscn7(part, size=128):
+    return open_folders(imagery() / "rsscn7").read(part, size)
+
+
+def dubai_tiles(split, names=None):
+    "Tiles of 128 px of Dubai: images, labels and the 256-px window of each, by split and names of windows."
+    folder, images, labels, window = imagery() / "dubai", [], [], []
+    for row in csv.DictReader((folder / "parts.csv").read_text().splitlines()):
+        if row["split"] != split or (names and not any(n.startswith(row["id"]) for n in names)):
+            continue
+        image = read_image(folder / row["image"])
+        told = read_image(folder / row["label"])[0]
+        for y in range(0, image.shape[1] - 127, 128):
+            for x in range(0, image.shape[2] - 127, 128):
+                name = f"{row['id']}_y{y // 256 * 256:04d}_x{x // 256 * 256:04d}"
+                if names is None or name in names:
+                    images.append(image[:, y : y + 128, x : x + 128])
+                    labels.append(told[y : y + 128, x : x + 128])
+                    window.append(name)
+    return np.stack(images), np.stack(labels), np.array(window)
+
+
+@cache
+def object_mosaics(part):
+    "The mosaics of the world `object`: its ground is filled from eight images."
+    textures, plan = rsscn7(part, 256), MosaicPlan(shape="object", object=(28, 44), ground=GROUND, light=0.2)
+    ground = np.flatnonzero(textures.labels == GROUND)
+    kept = np.setdiff1d(np.arange(len(textures.labels)), ground[8:])
+    few = ImageSet(textures.images[kept], textures.labels[kept], textures.classes)
+    return make_mosaics(few, 2048 if part == "train" else 512, 128, plan, seed=part == "judge")
+
+
+def object_sets(part):
+    "ImageSets of the object's class: of whole mosaics, and of the object's box enlarged to 64 px."
+    made = object_mosaics(part)
+    there = made.parcels == 1
+    kinds = (
+        made.labels.reshape(len(there), -1).max(1, where=there.reshape(len(there), -1), initial=0).astype(int)
+    )
+    cuts = []
+    for image, mask in zip(made.images, there):
+        rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        box = torch.as_tensor(
+            image[None, :, rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1].astype(np.float32)
+        )
+        cut = torch.nn.functional.interpolate(box, 64, mode="bilinear", align_corners=False)[0]
+        cuts.append(cut.round().to(torch.uint8).numpy())
+    others = [k for k in range(len(made.classes)) if k != GROUND]
+    labels, names = np.searchsorted(others, kinds), tuple(made.classes[k] for k in others)
+    return ImageSet(made.images, labels, names), ImageSet(np.stack(cuts), labels, names)
+
+
+def arrangement_mosaics():
+    plan = MosaicPlan(parcels=9, shape="blocks", siblings=4)
+    return make_mosaics(rsscn7("train"), 2048, 96, plan)
+
+
+# judges
+
+
+@cache
+def scene_and_mosaics():
+    return standard_judges(imagery() / "rsscn7", 128)
+
+
+@cache
+def dubai_judge():
+    "The pixel judge of Dubai's validation scene, from the three published subsets of 1 % of the windows."
+    folder = imagery() / "dubai"
+    listed = [(folder / f"subsets/train256_01pct_seed{k}.txt").read_text().split() for k in range(3)]
+    images, labels, window = dubai_tiles("train", set().union(*map(set, listed)))
+    asked, truth, _ = dubai_tiles("val")
+    names = [c["name"] for c in json.loads((folder / "classes.json").read_text())["classes"]]
+    subsets = {len(listed[0]): [np.flatnonzero(np.isin(window, names)) for names in listed]}
+    return PixelJudge(
+        (images, labels), (asked, truth), names, points=256, name="hypercolumn", subsets=subsets
+    )
+
+
+@cache
+def object_judges():
+    made = []
+    for name, train, judged in zip(
+        ("object-whole", "object-cut"), object_sets("train"), object_sets("judge")
+    ):
+        made.append(SceneJudge(train, judged, labels=(5, 20, 80)))
+        made[-1].name = name
+    return made
+
+
+# mechanisms told by labels
+
+
+class DosedSuspects(Suspects):
+    """`dose` suspects a row: true ones in a share `precision` of the rows, wrong ones in the others.
+
+    `dose` None: all true ones. `classes` (2n,) of the views, -1 where unknown.
+    """
+
+    classes, precision, dose = None, 1.0, 1
+
+    def choose(self, sim, tau, at):
+        others, c = negatives(len(sim) // 2, sim.device), self.classes
+        true = others & (c[:, None] == c) & (c >= 0)
+        if self.dose is None:
+            return true
+        right = torch.rand(len(sim), generator=at.generator, device=sim.device) < self.precision
+        counts = torch.zeros_like(true)
+        counts[:, : self.dose] = True
+        return instead(counts, torch.where(right[:, None], true, others & ~true), at)
+
+
+class NearestSuspects(Suspects):
+    "The twelve negatives of largest cosine."
+
+    def choose(self, sim, tau, at):
+        others = negatives(len(sim) // 2, sim.device)
+        near = sim.masked_fill(~others, -torch.inf).topk(min(12, len(sim) - 2), 1).indices
+        return torch.zeros_like(others).scatter_(1, near, True)
+
+
+class FALSEDosed(LabelOracle, FALSE):
+    "FALSE told by labels: a dose of suspects of a chosen precision."
+
+    suspects_kind = DosedSuspects
+
+    def __init__(self, encoder, precision=1.0, dose=1, **options):
+        super().__init__(encoder, gate=-1, **options)
+        self.suspects.precision, self.suspects.dose = precision, dose
+
+    def step(self, pair, at=At()):
+        self.suspects.classes = dominant(self.seen(pair))
+        return super().step(pair, at)
+
+
+class FALSENearest(FALSE):
+    "FALSE that suspects the twelve nearest."
+
+    suspects_kind = NearestSuspects
+
+
+def onto(boxes, mask):
+    "Boxes (N, 4) moved onto the middle of masks (N, h, w), sides kept; those of empty masks stay."
+    size = torch.tensor(mask.shape[:0:-1], device=boxes.device)
+    count = mask.sum((1, 2))
+    at = torch.arange(max(mask.shape[1:]), device=boxes.device, dtype=torch.float32)
+    x = (mask.sum(1) * at[: mask.shape[2]]).sum(1) / count.clamp(min=1)
+    y = (mask.sum(2) * at[: mask.shape[1]]).sum(1) / count.clamp(min=1)
+    side = boxes[:, 2:] - boxes[:, :2]
+    low = (torch.stack([x, y], 1) + 0.5 - side / 2).round().long()
+    low = torch.minimum(low.clamp(min=0), size - side)
+    return torch.where((count > 0)[:, None], torch.cat([low, low + side], 1), boxes)
+
+
+class ToldCrop(GuidedCrop):
+    "Boxes of the sides that the maps chose, laid on the object: ground that is not of class GROUND."
+
+    labels = None
+
+    def place(self, boxes, pair, at):
+        return onto(boxes, self.labels != GROUND)
+
+
+class GraSSTold(LabelOracle, GraSS):
+    "GraSS told by labels: its boxes' sizes, on the object."
+
+    crop_kind = ToldCrop
+
+    def step(self, pair, at=At()):
+        self.crop.labels = self.seen(pair)
+        return super().step(pair, at)
+
+
+def same_class(labels, wanted, true, at, margin=0.5, tries=64):
+    """Points (B, n, 2) of a view whose label is `wanted` (B, n): the first of `tries` random ones an image.
+
+    `labels` (B, h, w) of that view; where none has the class, the `true` points. `margin` px from the edge.
+    """
+    B, h, w = labels.shape
+    room = torch.tensor([w - 2 * margin, h - 2 * margin], device=labels.device)
+    drawn = uniform(at, B, tries, 2, device=labels.device) * room + margin
+    found = labels.flatten(1).gather(1, drawn[..., 1].long() * w + drawn[..., 0].long())
+    fits = found[:, None] == wanted[..., None]
+    first = fits.float().argmax(2)
+    chosen = drawn.gather(1, first[..., None].expand(-1, -1, 2))
+    return torch.where(fits.any(2)[..., None], chosen, true)
+
+
+def labels_at(labels, points):
+    "Labels (B, n) of a view (B, h, w) at points (B, n, 2)."
+    h, w = labels.shape[1:]
+    x, y = points[..., 0].long().clamp(0, w - 1), points[..., 1].long().clamp(0, h - 1)
+    return labels.flatten(1).gather(1, y * w + x)
+
+
+class ClassOverlap(OverlapBranch):
+    "Points matched with any place of the same class in the other view; `labels` (2B, h, w) of the views."
+
+    labels = None
+
+    def match(self, pair, at):
+        a, b = super().match(pair, at)
+        seen_a, seen_b = self.labels.chunk(2)
+        return a, same_class(seen_b, labels_at(seen_a, a), b, at)
+
+
+class ClassWindows(MatchedWindows):
+    "Windows matched with any place of the class at their centre; `labels` (2B, h, w) of the views."
+
+    labels = None
+
+    def match(self, pair, window, at):
+        a, b, valid = super().match(pair, window, at)
+        seen_a, seen_b = self.labels.chunk(2)
+        return a, same_class(seen_b, labels_at(seen_a, a), b, at, margin=window / 2), valid
+
+
+class SSCCLClass(LabelOracle, SSCCL):
+    "SSCCL told by labels: the ceiling of its world."
+
+    overlap_kind = ClassOverlap
+
+    def step(self, pair, at=At()):
+        self.overlap.labels = self.seen(pair)
+        return super().step(pair, at)
+
+
+class GLCNetClass(LabelOracle, GLCNet):
+    "GLCNet told by labels: the ceiling of its world."
+
+    windows_kind = ClassWindows
+
+    def step(self, pair, at=At()):
+        self.windows.labels = self.seen(pair)
+        return super().step(pair, at)
+
+
+# arms
+
+
+@dataclass(frozen=True)
+class Arm:
+    "An arm: its name in the rows, its world, what makes the method of an encoder, and its judges."
+
+    name: str
+    world: str
+    make: object
+    judges: tuple
+    measures: tuple = ()
+
+
+@dataclass(frozen=True)
+class World:
+    "A world: the pool of its images, views of `px`, `steps`, and the least overlap of two views."
+
+    pool: object
+    px: int
+    steps: int
+    min_iou: float = 0.0
+    arms: dict = field(default_factory=dict)
+
+
+def rsscn7_pool():
+    images, labels, _ = rsscn7("train")
+    return Stack(images, everywhere(images, labels))
+
+
+def dubai_pool():
+    images, labels, _ = dubai_tiles("train")
+    return Stack(images, labels)
+
+
+def object_pool():
+    made = object_mosaics("train")
+    return Stack(made.images, made.labels)
+
+
+def arrangement_pool():
+    made = arrangement_mosaics()
+    return Stack(made.images, made.labels, siblings=4)
+
+
+WORLDS = {
+    "rsscn7": World(rsscn7_pool, 64, 1500),
+    "dubai": World(dubai_pool, 64, 2160),
+    "object": World(object_pool, 96, 1000),
+    "arrangement": World(arrangement_pool, 64, 1000, min_iou=0.1),
+}
+VIEWS = Plan()  # the same for all arms
+TABLE = ("scene", "mosaic", "dubai")
+INFONCE = dict(objective="infonce")
+ARMS = [
+    Arm("random", "rsscn7", None, TABLE),
+    Arm("simclr", "rsscn7", SimCLR, TABLE),
+    Arm("simclr-dubai", "dubai", SimCLR, TABLE),
+    Arm("false", "rsscn7", FALSE, ("scene",), ("suspects",)),
+    Arm("false-open", "rsscn7", partial(FALSE, gate=-1), ("scene",), ("suspects",)),
+    Arm("false-random", "rsscn7", partial(FALSERandom, gate=-1), ("scene",), ("suspects",)),
+    Arm("false-oracle", "rsscn7", FALSEDosed, ("scene",), ("suspects",)),
+    Arm("false-every", "rsscn7", partial(FALSEDosed, dose=None), ("scene",), ("suspects",)),
+    Arm("false-three-quarters", "rsscn7", partial(FALSEDosed, precision=0.75), ("scene",), ("suspects",)),
+    Arm("false-half", "rsscn7", partial(FALSEDosed, precision=0.5), ("scene",), ("suspects",)),
+    Arm("false-twelve", "rsscn7", partial(FALSENearest, gate=-1), ("scene",), ("suspects",)),
+    Arm("false-threshold", "rsscn7", partial(FALSE, gate=-1, select="threshold"), ("scene",), ("suspects",)),
+    Arm("random", "object", None, ("object",)),
+    Arm("simclr", "object", SimCLR, ("object",)),
+    Arm("grass", "object", GraSS, ("object",), ("boxes",)),
+    Arm("grass-other-sign", "object", partial(GraSS, sign=-1), ("object",), ("boxes",)),
+    Arm("grass-random", "object", GraSSRandom, ("object",), ("boxes",)),
+    Arm("grass-told", "object", GraSSTold, ("object",), ("boxes",)),
+    Arm("simclr", "arrangement", SimCLR, ("mosaic",)),
+    Arm("ssccl", "arrangement", partial(SSCCL, **INFONCE), ("mosaic",)),
+    Arm("ssccl-shuffled", "arrangement", partial(SSCCLShuffled, **INFONCE), ("mosaic",)),
+    Arm("ssccl-class", "arrangement", partial(SSCCLClass, **INFONCE), ("mosaic",)),
+    Arm("glcnet", "arrangement", GLCNet, ("mosaic",)),
+    Arm("glcnet-unmatched", "arrangement", GLCNetUnmatched, ("mosaic",)),
+    Arm("glcnet-class", "arrangement", GLCNetClass, ("mosaic",)),
+    Arm("random", "arrangement", None, ("mosaic",)),
+]
+
+
+def judges_of(arm):
+    "The judges of an arm."
+    made = {
+        "scene": lambda: scene_and_mosaics()[:1],
+        "mosaic": lambda: scene_and_mosaics()[1:],
+        "dubai": lambda: [dubai_judge()],
+        "object": object_judges,
+    }
+    return [judge for name in arm.judges for judge in made[name]()]
+
+
+# what a mechanism chose at the end
+
+
+def suspects_chosen(trace, labels):
+    "How many suspects a row has, and the share of them that are true; labels (B,) of the images."
+    kinds, chosen = torch.cat([labels, labels]), trace["suspects"]
+    true = chosen & (kinds[:, None] == kinds)
+    return dict(
+        suspects=float(chosen.sum(1).float().mean()), right=float(true.sum() / chosen.sum().clamp(min=1))
+    )
+
+
+def entropy(shares):
+    return -torch.xlogy(shares, shares).sum(-1)
+
+
+def inside(labels, boxes, known):
+    "The share of each class (N, known) in boxes (N, 4) of labels (N, h, w)."
+    found = []
+    for told, (x0, y0, x1, y1) in zip(labels, boxes.tolist()):
+        cells = told[y0:y1, x0:x1].flatten()
+        found.append(torch.bincount(cells, minlength=known)[:known] / len(cells))
+    return torch.stack(found)
+
+
+def boxes_chosen(trace, labels, generator):
+    """Share of object and class entropy in the boxes cut, each less that of such boxes at random places.
+
+    `labels` (2B, h, w) of the views before they were cut.
+    """
+    boxes, size = trace["boxes"], tuple(labels.shape[1:])
+    chance = anywhere(boxes, size, torch.rand(len(boxes), 2, generator=generator))
+    own, other = (inside(labels, b, 7) for b in (boxes, chance))
+    return {
+        "box-share": float((other[:, GROUND] - own[:, GROUND]).mean()),
+        "box-entropy": float((entropy(own) - entropy(other)).mean()),
+    }

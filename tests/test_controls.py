@@ -1,0 +1,209 @@
+"The judges' experiments: worlds, arms told by labels, a run that is stopped and goes on, rows, verdicts."
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
+sys.path.append(str(EXPERIMENTS))
+import controls  # noqa: E402
+import judges  # noqa: E402
+from controls import ARMS, GROUND, WORLDS, DosedSuspects, NearestSuspects, Stack, everywhere  # noqa: E402
+
+from rsssl_nb.encoders import Encoder  # noqa: E402
+from rsssl_nb.methods.base import At  # noqa: E402
+from rsssl_nb.methods.registry import METHODS  # noqa: E402
+from rsssl_nb.objectives.similarity import negatives  # noqa: E402
+
+
+def at(seed=0):
+    return At(1.0, 1, torch.Generator().manual_seed(seed))
+
+
+def arm(name, world):
+    return next(a for a in ARMS if (a.name, a.world) == (name, world))
+
+
+@pytest.fixture
+def stack():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (128, 3, 24, 24), dtype=np.uint8)
+    return Stack(images, everywhere(images, np.arange(128) % 7), siblings=4)
+
+
+def test_an_epoch_is_a_permutation_that_keeps_siblings_together(stack):
+    one, again, next_epoch = (stack.windows(128, 1, e) for e in (0, 0, 1))
+    assert (one == again).all() and (one != next_epoch).any() and sorted(one) == list(range(128))
+    families = one.reshape(-1, 4)
+    assert (families == families[:, :1] // 4 * 4 + np.arange(4)).all()
+
+
+def test_oracles_hear_the_labels_of_what_was_read(stack):
+    for i in (5, 9, 100):
+        stack.read(i)
+    assert stack.told(2)[:, 0, 0].tolist() == [9 % 7, 100 % 7]
+
+
+# mechanisms
+
+
+def test_doses_of_suspects():
+    classes = torch.arange(20).repeat(2) % 4
+    sim = torch.randn(40, 40, generator=torch.Generator().manual_seed(0)).double()
+    same = negatives(20) & (classes[:, None] == classes)
+    chosen = {}
+    for dose, precision in ((None, 1.0), (1, 1.0), (1, 0.5), (3, 0.0)):
+        rule = DosedSuspects(gate=-1)
+        rule.classes, rule.dose, rule.precision = classes, dose, precision
+        chosen[dose, precision] = rule.choose(sim, 0.5, at())
+    assert torch.equal(chosen[None, 1.0], same)
+    assert (chosen[1, 1.0].sum(1) == 1).all() and not (chosen[1, 1.0] & ~same).any()
+    assert (chosen[1, 0.5].sum(1) == 1).all() and 8 < (chosen[1, 0.5] & same).sum() < 32
+    assert (chosen[3, 0.0].sum(1) == 3).all() and not (chosen[3, 0.0] & same).any()
+    near = NearestSuspects(gate=-1).choose(sim, 0.5, at())
+    assert (near.sum(1) == 12).all() and not (near & ~negatives(20)).any()
+
+
+def test_told_boxes_lie_on_the_object():
+    mask = torch.zeros(3, 40, 50, dtype=torch.bool)
+    mask[0, 20:30, 10:20] = True
+    mask[1, :4, 44:] = True
+    boxes = torch.tensor([[0, 0, 10, 10], [0, 0, 20, 20], [3, 4, 9, 9]])
+    assert controls.onto(boxes, mask).tolist() == [[10, 20, 20, 30], [30, 0, 50, 20], [3, 4, 9, 9]]
+
+
+def test_places_of_the_same_class():
+    labels = torch.zeros(2, 30, 30, dtype=torch.long)
+    labels[0, :, 15:] = 1
+    points = torch.tensor([[[3.0, 3.0], [20.0, 5.0]], [[8.0, 8.0], [9.0, 9.0]]])
+    wanted = controls.labels_at(labels, points)
+    assert wanted.tolist() == [[0, 1], [0, 0]]
+    found = controls.same_class(labels, wanted, points, at(), margin=2)
+    assert torch.equal(controls.labels_at(labels, found), wanted) and (found != points).any()
+    assert ((found >= 2) & (found <= 28)).all()
+    absent = torch.full_like(wanted, 5)
+    assert torch.equal(controls.same_class(labels, absent, points, at()), points)
+
+
+@pytest.mark.parametrize("arm", [a for a in ARMS if a.make], ids=lambda a: f"{a.world}-{a.name}")
+def test_every_arm_takes_a_step_and_its_measures_are_numbers(arm, monkeypatch, tmp_path):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (16, 3, 48, 48), dtype=np.uint8)
+    labels = np.full((16, 48, 48), GROUND)
+    labels[:, 10:30, 20:40] = 4
+    pool = Stack(images, labels, siblings=4)
+    world = controls.World(lambda: pool, 48, 2, WORLDS[arm.world].min_iou)
+    for module in (controls, judges):
+        monkeypatch.setitem(module.WORLDS, arm.world, world)
+    monkeypatch.setattr(judges, "BATCH", 16)
+    monkeypatch.setattr(judges, "WIDTH", 8)
+    method, config, _, complete = judges.trained(arm, 0, tmp_path / "run", pool, 1, "no", deadline=np.inf)
+    assert complete and config.total == 1
+    found = judges.measured(arm, method, config, pool, batches=1)
+    assert set(found) == ({"suspects", "right"} if "suspects" in arm.measures else set()) | (
+        {"box-share", "box-entropy"} if "boxes" in arm.measures else set()
+    )
+    assert all(np.isfinite(v) for v in found.values())
+    if arm.name == "false-every":
+        assert found["right"] == 1 and found["suspects"] > 10
+    if arm.name == "grass-told":
+        assert found["box-share"] > 0
+
+
+def test_names_are_the_command_lines_where_it_has_them():
+    known = {"false", "grass", "ssccl", "glcnet", "simclr", "false-random", "grass-random"}
+    assert known | {"ssccl-shuffled", "glcnet-unmatched"} <= {a.name for a in ARMS} & set(METHODS)
+    assert len({(a.world, a.name) for a in ARMS}) == len(ARMS)
+    tables = [a.name for a in ARMS if a.world in judges.TABLES]
+    assert len(set(tables)) == len(tables), "one row a key of judge, method, labels, seed"
+
+
+def test_the_protocol_lists_every_arm_and_the_steps():
+    text = (EXPERIMENTS / "JUDGES.md").read_text()
+    assert f"version {controls.PROTOCOL}" in text
+    for a in ARMS:
+        assert f"`{a.name}`" in text, a.name
+    for name, world in WORLDS.items():
+        assert (
+            f"| `{name}` |" in text
+            and f"{world.steps:,}".replace(",", " ") in text
+            and f"{world.px} px" in text
+        )
+    for name, judge, _, margin in (m for found in judges.MARGINS.values() for m in found):
+        assert f"`{name}`" in text and f"`{judge}`" in text and f"by {str(margin).lstrip('0')}" in text
+
+
+# runs and rows
+
+
+def test_a_stopped_run_goes_on_to_the_same_bytes(stack, tmp_path, monkeypatch):
+    simclr = arm("simclr", "rsscn7")
+    monkeypatch.setitem(judges.WORLDS, "rsscn7", controls.World(lambda: stack, 24, 4))
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert judges.trained(simclr, 3, whole, stack, 4, "no", deadline=np.inf)[3]
+    complete = [judges.trained(simclr, 3, cut, stack, 4, "no", deadline=0)[3] for _ in range(4)]
+    assert complete == [False, False, False, True]
+    assert (whole / "encoder.safetensors").read_bytes() == (cut / "encoder.safetensors").read_bytes()
+
+
+def test_rows_are_merged_by_key_and_kept_sorted(tmp_path):
+    options = SimpleNamespace(results=tmp_path, work=tmp_path / "work")
+    rows = [dict(world="rsscn7", judge="scene", method="simclr", labels=5, seed=s, value=0.5) for s in (1, 0)]
+    judges.keep_rows(options, "rsscn7", rows)
+    judges.keep_rows(options, "rsscn7", [dict(rows[0], value=0.6)])
+    judges.keep_rows(options, "object", [dict(rows[0], world="object")])
+    assert [r["value"] for r in json.loads((tmp_path / "judges.json").read_text())] == [0.5, 0.6]
+    assert len(judges.read_rows(tmp_path)) == 3
+
+
+def test_verdicts():
+    assert judges.verdict_of(np.array([0.10, 0.11, 0.09]), 0.03) == "better"
+    assert judges.verdict_of(np.array([-0.10, -0.11, -0.09]), 0.03) == "worse"
+    assert judges.verdict_of(np.array([0.001, 0.002, -0.001]), 0.03) == "no difference"
+    assert judges.verdict_of(np.array([0.00, 0.20, 0.10]), 0.03) == "undecided"
+    assert judges.verdict_of(np.array([0.10]), 0.03) == "undecided"
+    mean, half = judges.interval_of(np.array([0.0, 0.1, 0.2]))
+    assert mean == pytest.approx(0.1) and half == pytest.approx(4.303 * 0.1 / 3**0.5, rel=1e-3)
+
+
+def test_a_ceiling_is_held_to_its_margin(tmp_path, capsys):
+    options = SimpleNamespace(results=tmp_path, work=tmp_path / "work")
+    common = dict(world="rsscn7", judge="scene", labels=5, protocol=1)
+    values = {"random": 0.4, "simclr": 0.52, "false": 0.525, "false-every": 0.66}
+    rows = [
+        dict(common, method=m, seed=s, value=v + 0.002 * (s + (m == "false") * s * s))
+        for m, v in values.items()
+        for s in range(3)
+    ]
+    judges.keep_rows(options, "rsscn7", rows)
+    judges.show(tmp_path)
+    told = capsys.readouterr().out
+    assert "false-every less simclr +0.140 +- 0.000, 3 seeds: better (ceiling: passes 0.05)" in told
+    assert "false less simclr" in told and "nan" not in told
+
+
+def test_steps_of_its_own_need_small(capsys):
+    with pytest.raises(SystemExit, match="--steps 4 is not the protocol's: add --small"):
+        judges.options_of(["--steps", "4"])
+    with pytest.raises(SystemExit, match="arm 'moco' is not known: choose random, simclr"):
+        judges.options_of(["--arms", "moco"])
+    small = judges.options_of(["--steps", "4", "--small"])
+    assert "small" in small.work.parts and small.results.parent == small.work
+
+
+def test_minutes_add_up_over_sittings():
+    log = [dict(seconds=s) for s in (30, 60, 90, 30, 60)]  # stopped after the third step
+    assert judges.minutes_of(log) == 2.5
+
+
+def test_worlds_of_real_texture(imagery, monkeypatch):
+    monkeypatch.setenv("RSSSL_DATA", str(imagery))
+    images, labels, window = controls.dubai_tiles("val")
+    assert images.shape[1:] == (3, 128, 128) and set(np.unique(labels)) <= {0, 1, 2, 3, 4, 255}
+    assert len(window) == len(images) == len(labels) > 90
+    assert Encoder(width=8)(torch.as_tensor(images[:1]).float()).dense.shape[-1] == 16
