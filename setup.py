@@ -15,7 +15,9 @@ extras = {n: cfg[f"{n}_requirements"].split() for n in "lab data interop bench d
 
 
 class BuildWithLessons(build_py):
-    "Also copies the pages into the package that is built: they exist once in the source tree, and once in the wheel."
+    """Also copies the pages into the package that is built: they exist once in the source tree, and once in
+    the wheel.
+    """
 
     def run(self):
         super().run()

@@ -20,13 +20,16 @@ def gpu_rows():
 
 
 def training(device, rate, read):
-    "Hours of a pretraining on 8 and 64 GPUs that take `rate` images a second each, and the cores that must read for one of them."
+    """Hours of a pretraining on 8 and 64 GPUs that take `rate` images a second each, and the cores that must
+    read for one of them.
+    """
     hours = {g: TILES * EPOCHS / (rate * g) / 3600 for g in (8, 64)}
     told = ", ".join(
         f"{g} GPUs: {TILES:,} x {EPOCHS} / ({g} x {rate:.0f}/s) = {h:.0f} h" for g, h in hours.items()
     )
     return (
-        f"pretraining, {device}: {told}; each GPU needs {rate:.0f}/s / {read:.0f}/s = {rate / read:.1f} cores that read"
+        f"pretraining, {device}: {told}; each GPU needs {rate:.0f}/s / {read:.0f}/s = {rate / read:.1f} "
+        "cores that read"
         if read
         else f"pretraining, {device}: {told}"
     )
@@ -39,20 +42,26 @@ def campaign(rows):
         for s in ("window sampling from a GeoTIFF: bare", "two views, 224 px, 4 bands", "map of a raster")
     )
     lines = [
-        f"storage, uncompressed uint8: {SCENES:,} scenes x {SIDE:,}^2 px x {BANDS} bands = {SCENES * SIDE**2 * BANDS / 1e12:.0f} TB; {TILES:,} tiles x {TILE}^2 x {BANDS} = {TILES * TILE**2 * BANDS / 1e12:.1f} TB"
+        f"storage, uncompressed uint8: {SCENES:,} scenes x {SIDE:,}^2 px x {BANDS} bands = "
+        f"{SCENES * SIDE**2 * BANDS / 1e12:.0f} TB; {TILES:,} tiles x {TILE}^2 x {BANDS} = "
+        f"{TILES * TILE**2 * BANDS / 1e12:.1f} TB"
     ]
     reads, makes = (200 / read if read else None), (32 / views if views else None)
     if reads:
         lines.append(
-            f"reading: 200 windows in {read:.3g} s = {reads:.0f}/s a core; {TILES:,} x {EPOCHS} / {reads:.0f}/s = {TILES * EPOCHS / reads / 3600:,.0f} core hours"
+            f"reading: 200 windows in {read:.3g} s = {reads:.0f}/s a core; "
+            f"{TILES:,} x {EPOCHS} / {reads:.0f}/s = {TILES * EPOCHS / reads / 3600:,.0f} core hours"
         )
     if makes:
         lines.append(
-            f"two views: 32 images in {views:.3g} s = {makes:.0f}/s a core; a GPU that took them from cores would need one for every {makes:.0f} images/s, so views are made on the GPU"
+            f"two views: 32 images in {views:.3g} s = {makes:.0f}/s a core; "
+            f"a GPU that took them from cores would need one for every {makes:.0f} images/s, so views are "
+            "made on the GPU"
         )
     if mapped:
         lines.append(
-            f"maps: 2 000^2 px in {mapped:.3g} s a core; {SCENES:,} scenes x ({SIDE:,} / 2 000)^2 x {mapped:.3g} s = {SCENES * (SIDE / 2000) ** 2 * mapped / 3600:,.0f} core hours"
+            f"maps: 2 000^2 px in {mapped:.3g} s a core; {SCENES:,} scenes x ({SIDE:,} / 2 000)^2 x "
+            f"{mapped:.3g} s = {SCENES * (SIDE / 2000) ** 2 * mapped / 3600:,.0f} core hours"
         )
     steps = {
         device: 10 * 128 / s
@@ -64,6 +73,7 @@ def campaign(rows):
         lines.append("pretraining hours on 8 and 64 GPUs: pending, no GPU's whole step has been measured")
     if reads:
         lines.append(
-            f"what saturates first: with c reading cores a GPU, reading, from c x {reads:.0f} images/s a GPU on (8 cores: {8 * reads:.0f}/s, 16 cores: {16 * reads:.0f}/s); below that, the GPU"
+            f"what saturates first: with c reading cores a GPU, reading, from c x {reads:.0f} images/s a GPU "
+            f"on (8 cores: {8 * reads:.0f}/s, 16 cores: {16 * reads:.0f}/s); below that, the GPU"
         )
     return lines

@@ -1,7 +1,10 @@
-"""How long a reader waits after a control of an explorer has moved: 256-pixel view, ResNet-18 of full width, the embedded scene.
+"""How long a reader waits after a control of an explorer has moved: 256-pixel view, ResNet-18 of full width,
+the embedded scene.
 
-A control that changes neither image, layer nor method: the median of its redraws against 150 ms and the worst against 400 ms, whichever is nearer to
-its goal; boxes are dragged and points clicked too. A way of asking of the saliency explorer, for the contrastive loss: from a move of the window to
+A control that changes neither image, layer nor method: the median of its redraws against 150 ms and the
+worst against 400 ms, whichever is nearer to
+its goal; boxes are dragged and points clicked too. A way of asking of the saliency explorer, for the
+contrastive loss: from a move of the window to
 the picture, 1 s, or 10 s for the slow two.
 """
 
@@ -25,7 +28,9 @@ def stops(control):
 
 
 def drawn(box):
-    "Where what is drawn on an explorer's canvas can go: boxes dragged, points clicked, in pixels of the raster."
+    """Where what is drawn on an explorer's canvas can go: boxes dragged, points clicked, in pixels of the
+    raster.
+    """
     x, y = box.canvas.extent[:2] if box.canvas else (0, 0)
     return dict(
         boxes=[[[b[0] + d, b[1] + d, b[2] + d, b[3] + d] for b in box.canvas.boxes] for d in (4, -4, 8, 0)],
@@ -37,7 +42,9 @@ def drawn(box):
 
 
 def moves(box, places):
-    "All quick moves of an explorer: a trait's owner, its name and where it goes, twice through so many stops."
+    """All quick moves of an explorer: a trait's owner, its name and where it goes, twice through so many
+    stops.
+    """
     quick = [(c, "value", 2 * stops(c)[:places]) for n, c in box.controls.items() if n not in box.slow]
     return [
         (owner, name, v)

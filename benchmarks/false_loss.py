@@ -1,4 +1,6 @@
-"FALSE's loss, forward and backward at 512 rows: against the released loop over rows, and against plain InfoNCE."
+"""FALSE's loss, forward and backward at 512 rows: against the released loop over rows, and against plain
+InfoNCE.
+"""
 
 import sys
 
@@ -19,7 +21,9 @@ def views(n, device="cpu", d=128):
 
 
 def by_rows(a, b, alpha, select):
-    "The loss a row at a time (methods.md 3.3): gaps of the exponentials, the closest negatives, alpha of them moved to the positives."
+    """The loss a row at a time (methods.md 3.3): gaps of the exponentials, the closest negatives, alpha of
+    them moved to the positives.
+    """
     z = torch.nn.functional.normalize(torch.cat([a, b]))
     n, E = len(a), (z @ z.T / TAU).exp()
     rows, gaps = range(2 * n), torch.full_like(E, SENTINEL)

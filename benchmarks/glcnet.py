@@ -1,4 +1,6 @@
-"GLCNet's matched windows: closed form on the affines against the released search in index images (methods.md 2.4)."
+"""GLCNet's matched windows: closed form on the affines against the released search in index images
+(methods.md 2.4).
+"""
 
 import sys
 
@@ -8,7 +10,7 @@ from measure import Sides, growth, main, question
 
 from rsssl_nb.methods.base import At
 from rsssl_nb.methods.glcnet import draw_centres
-from rsssl_nb.views.geometry import invert, sample, transform_points
+from rsssl_nb.views.geometry import sample, transform_points
 from rsssl_nb.views.pairs import Plan, two_views
 
 
@@ -27,7 +29,9 @@ def index_images(pair):
 
 
 def search(pair, n, window):
-    "Centres (B, n, 2) in both views, whole pixels: ids that both inner squares show, one drawn, looked up in both, its neighbourhood left out. As fast as numpy does it."
+    """Centres (B, n, 2) in both views, whole pixels: ids that both inner squares show, one drawn, looked up
+    in both, its neighbourhood left out. As fast as numpy does it.
+    """
     rng, m, found = np.random.default_rng(0), window // 2, []
     for one, two in zip(*index_images(pair)):
         common = np.zeros((2, pair.source[0] * pair.source[1]), bool)
@@ -70,7 +74,8 @@ def matching(at):
     return Sides(
         ours,
         loop,
-        f"{n} pairs; ours match to {gap(pair, a, b).max():.1g} source pixels, index images to {gap(pair, pa, pb).max():.2f}",
+        f"{n} pairs; ours match to {gap(pair, a, b).max():.1g} source pixels, index images to "
+        f"{gap(pair, pa, pb).max():.2f}",
     )
 
 

@@ -21,7 +21,9 @@ def heats(n, cells=7):
 
 
 def loop_boxes(heat, size):
-    "The released procedure for one map after another: enlarge, threshold, label, the last component whose box holds the maximum."
+    """The released procedure for one map after another: enlarge, threshold, label, the last component whose
+    box holds the maximum.
+    """
     from skimage.measure import label, regionprops
 
     boxes = []

@@ -1,4 +1,6 @@
-"What an import costs: the package against 50 ms, a method's module against torch alone, each in a fresh interpreter."
+"""What an import costs: the package against 50 ms, a method's module against torch alone, each in a fresh
+interpreter.
+"""
 
 import subprocess
 import sys
@@ -10,7 +12,10 @@ METHODS = "simclr glcnet false grass ssccl".split()
 
 def seconds(*names):
     "Seconds of imports one after another in a fresh interpreter."
-    code = f"from time import perf_counter as t\nfrom importlib import import_module\nfor name in {names!r}: s = t(); import_module(name); print(t() - s)"
+    code = (
+        "from time import perf_counter as t\nfrom importlib import import_module\n"
+        f"for name in {names!r}: s = t(); import_module(name); print(t() - s)"
+    )
     return [
         float(v)
         for v in subprocess.run(

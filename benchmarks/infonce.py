@@ -1,6 +1,7 @@
 "InfoNCE with many rows: the path in blocks against the whole table, time and peak memory."
 
 import sys
+from pathlib import Path
 
 import torch
 from false_loss import learn
@@ -20,14 +21,16 @@ def blocks(a, b):
     return nce_in_blocks(a, b, TAU)
 
 
+def available():
+    "Bytes of memory that this machine can still give."
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+
+
 def room(rows, at):
     "Skip unless the whole table fits: about six tables at the peak."
     need = 6 * 4 * rows**2
-    free = (
-        torch.cuda.mem_get_info()[0]
-        if at.cuda
-        else next(1024 * int(l.split()[1]) for l in open("/proc/meminfo") if l.startswith("MemAvailable"))
-    )
+    free = torch.cuda.mem_get_info()[0] if at.cuda else available()
     if need > 0.8 * free:
         raise Skip(
             f"the whole table of {rows} rows takes {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free"
@@ -68,7 +71,8 @@ def memory(at):
         b,
         1,
         b,
-        note=f"exponents, fitted and expected; {told}; the whole table of {sizes[-1]} rows alone: {4 * sizes[-1] ** 2 / 1e6:.0f} MB",
+        note=f"exponents, fitted and expected; {told}; the whole table of {sizes[-1]} rows alone: "
+        f"{4 * sizes[-1] ** 2 / 1e6:.0f} MB",
     )
 
 

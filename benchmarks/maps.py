@@ -51,7 +51,8 @@ def whole(at):
     return Sides(
         ours,
         bare,
-        f"{side} px square, windows of {size} px that share a quarter, {model.encoder.name} of width {model.encoder.width}, stride 16",
+        f"{side} px square, windows of {size} px that share a quarter, {model.encoder.name} of width "
+        f"{model.encoder.width}, stride 16",
     )
 
 

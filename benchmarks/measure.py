@@ -1,8 +1,11 @@
 """One ruler for all benchmarks: a question, two sides that run in turn, the median of their ratios, a row.
 
-A script decorates functions with `@question(title, goal)`. Each builds its two sides, checks that they compute the same thing, and
-returns `Sides` to be timed, or a ready `Found`. `python benchmarks/views.py [--device cuda] [--tiny]` prints the rows of one script;
-`run.py` runs all scripts and keeps the rows. The ratio reads as the goal does: for ">=" how many times faster than the peer, for "<="
+A script decorates functions with `@question(title, goal)`. Each builds its two sides, checks that they
+compute the same thing, and
+returns `Sides` to be timed, or a ready `Found`. `python benchmarks/views.py [--device cuda] [--tiny]`
+prints the rows of one script;
+`run.py` runs all scripts and keeps the rows. The ratio reads as the goal does: for ">=" how many times
+faster than the peer, for "<="
 how many times the peer's cost.
 """
 
@@ -35,7 +38,9 @@ class Skip(Exception):
 
 @dataclass
 class Setting:
-    "Where and how long: `device`, `tiny` sizes that only prove that a script runs, `seconds` to spend on a pair of sides."
+    """Where and how long: `device`, `tiny` sizes that only prove that a script runs, `seconds` to spend on a
+    pair of sides.
+    """
 
     device: str = "cpu"
     tiny: bool = False
@@ -55,7 +60,10 @@ class Setting:
 
 @dataclass
 class Sides:
-    "Two ways to one result, callables without arguments, with what a reader should know; `limit` says why a missed goal is out of reach."
+    """Two ways to one result, callables without arguments, with what a reader should know.
+
+    `limit` says why a missed goal is out of reach.
+    """
 
     ours: Callable
     peer: Callable
@@ -65,7 +73,9 @@ class Sides:
 
 @dataclass
 class Found:
-    "What was measured: `ours` and `peer` (seconds, unless the note says otherwise), their ratios' median and range."
+    """What was measured: `ours` and `peer` (seconds, unless the note says otherwise), their ratios' median
+    and range.
+    """
 
     ours: float
     peer: float
@@ -111,7 +121,9 @@ def once(side, at, times=1):
 
 
 def rounds(sides, at, least=3, most=60):
-    "Seconds of each side, round after round [(ours, peer), ...]: warmed up, sides in turn, the first changing places, until the seconds are spent."
+    """Seconds of each side, round after round [(ours, peer), ...]: warmed up, sides in turn, the first
+    changing places, until the seconds are spent.
+    """
     for side in sides:
         side()
     times = max(1, math.ceil(2e-3 / max(1e-9, *(once(side, at) for side in sides))))
@@ -145,7 +157,10 @@ def slope(x, y):
 
 
 def growth(work, sizes, expected, at):
-    "The exponent b in seconds = a size^b, fitted over four sizes, beside the expected one; `work(size)` gives the callable."
+    """The exponent b in seconds = a size^b, fitted over four sizes, beside the expected one.
+
+    `work(size)` gives the callable.
+    """
     sizes = sizes[:2] if at.tiny else sizes
     sides = [work(n) for n in sizes]
     for side in sides:
@@ -163,7 +178,9 @@ def growth(work, sizes, expected, at):
 
 
 class Watch(TorchDispatchMode):
-    "Counts what happens inside it: dispatched `ops` by name, and the bytes of the tensors made, `now` and at the `peak`."
+    """Counts what happens inside it: dispatched `ops` by name, and the bytes of the tensors made, `now` and
+    at the `peak`.
+    """
 
     def __init__(self):
         super().__init__()
@@ -260,7 +277,10 @@ def line(r):
     number = lambda v: "-" if v is None else f"{v:.3g}"
     met = {True: "met", False: "MISSED", "limit": "limit", None: r["note"].split(":")[0]}[r["met"]]
     low, high = r["spread"] or (None, None)
-    return f"{met:8} {number(r['ratio']):>6} {r['goal']:8} {number(low):>6} .. {number(high):<6} {number(r['ours']):>9} {number(r['peer']):>9}  {r['question']}"
+    return (
+        f"{met:8} {number(r['ratio']):>6} {r['goal']:8} {number(low):>6} .. {number(high):<6} "
+        f"{number(r['ours']):>9} {number(r['peer']):>9}  {r['question']}"
+    )
 
 
 HEAD = f"{'':8} {'ratio':>6} {'goal':8} {'range':^16} {'ours':>9} {'peer':>9}  question"
@@ -272,7 +292,10 @@ def asked(module):
 
 
 def main():
-    "Answers a script's questions: prints lines, and writes rows where asked. Exit code 0 all measured, 3 some not."
+    """Answers a script's questions: prints lines, and writes rows where asked.
+
+    Exit code 0 all measured, 3 some not.
+    """
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1, help="of torch, for both sides alike")

@@ -1,4 +1,6 @@
-"What the two speed options of `pretrain` gain: a SimCLR step with channels_last, and with a compiled encoder, beside the plain one."
+"""What the two speed options of `pretrain` gain: a SimCLR step with channels_last, and with a compiled
+encoder, beside the plain one.
+"""
 
 import sys
 
@@ -42,7 +44,8 @@ def gain(**option):
             assert abs(plain() - ours()) < (0.1 if at.cuda else 1e-3)
         except torch._dynamo.exc.BackendCompilerFailed as e:
             raise Skip(
-                f"the encoder could not be compiled here ({str(e).splitlines()[0][:80]}): install a C++ compiler"
+                f"the encoder could not be compiled here ({str(e).splitlines()[0][:80]}): install a C++ "
+                "compiler"
             ) from e
         return Sides(
             ours,
@@ -50,7 +53,8 @@ def gain(**option):
             f"SimCLR, {n} images of {size} px, {'ResNet-50, bf16' if at.cuda else 'ResNet-18, float32'}",
             ""
             if at.cuda
-            else "convolutions take nine tenths of the step on a processor, and come from the same library either way",
+            else "convolutions take nine tenths of the step on a processor, and come from the same library "
+            "either way",
         )
 
     return ask

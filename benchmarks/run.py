@@ -1,8 +1,10 @@
-"""All benchmarks, one script after another in a process of its own; rows in results/bench-<device>.json, the newest only.
+"""All benchmarks, one script after another in a process of its own; rows in results/bench-<device>.json, the
+newest only.
 
     python benchmarks/run.py [--device cuda] [--only views grass] [--tiny]
 
-A script that fails, or a row that cannot be measured here, does not stop the others. Exit code 0: every row measured; 3: some skipped or
+A script that fails, or a row that cannot be measured here, does not stop the others. Exit code 0: every
+row measured; 3: some skipped or
 pending, each with its reason; 1: a script failed, as when two sides do not compute the same thing.
 """
 
@@ -18,7 +20,9 @@ import torch
 from campaign import campaign
 from measure import HEAD, ROOT, line
 
-SCRIPTS = "views false_loss infonce grass glcnet ssccl step options windows maps explorers imports page_times".split()
+SCRIPTS = (
+    "views false_loss infonce grass glcnet ssccl step options windows maps explorers imports page_times"
+).split()
 THREADS = {"grass": 2}  # its goal is set on two cores; all others run on one
 
 
@@ -58,7 +62,9 @@ def run(script, device, tiny):
 
 
 def keep(rows, out, load):
-    "Rows so far and the campaign they make, written aside and renamed. `load`: how busy the machine was when it began, processes that wanted a core."
+    """Rows so far and the campaign they make, written aside and renamed. `load`: how busy the machine was
+    when it began, processes that wanted a core.
+    """
     kept = dict(
         device=out.stem.removeprefix("bench-"),
         cores=os.cpu_count(),
@@ -105,7 +111,8 @@ def main():
     print("A campaign, from the rows above", *campaign(rows), sep="\n    ")
     left = [r for r in rows if r["met"] is None]
     print(
-        f"{len(rows) - len(left)} rows measured, {sum(r['met'] is True for r in rows)} goals met, {len(left)} skipped or pending; {f'kept in {out.relative_to(ROOT)}' if out else 'not kept'}"
+        f"{len(rows) - len(left)} rows measured, {sum(r['met'] is True for r in rows)} goals met, "
+        f"{len(left)} skipped or pending; {f'kept in {out.relative_to(ROOT)}' if out else 'not kept'}"
     )
     return 1 if not well else 3 if left else 0
 

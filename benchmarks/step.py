@@ -1,4 +1,6 @@
-"A whole pretraining step, data pipeline and optimiser included, against the bare forward and backward on ready views."
+"""A whole pretraining step, data pipeline and optimiser included, against the bare forward and backward on
+ready views.
+"""
 
 import sys
 
@@ -83,7 +85,8 @@ def whole(method):
         return Sides(
             ours,
             bare,
-            f"{config.encoder}, {config.batch} images of {config.size} px, {config.precision}, {at.pick(STEPS, 1)} steps a round",
+            f"{config.encoder}, {config.batch} images of {config.size} px, {config.precision}, "
+            f"{at.pick(STEPS, 1)} steps a round",
         )
 
     return ask

@@ -1,4 +1,6 @@
-"""Two views of a batch: crop, mirror, quarter turn, colour, grey, blur, from decoded uint8 tiles in memory to normalised views."""
+"""Two views of a batch: crop, mirror, quarter turn, colour, grey, blur, from decoded uint8 tiles in memory to
+normalised views.
+"""
 
 import sys
 
@@ -38,7 +40,9 @@ def same_shape(pair, views, n, size):
 
 
 def same_still(peer, bands, device):
-    "With every change switched off, a peer's views are ours: a ramp of 256 pixels, resized and normalised, to a pixel of it and but for the rim."
+    """With every change switched off, a peer's views are ours: a ramp of 256 pixels, resized and normalised,
+    to a pixel of it and but for the rim.
+    """
     ramp = coordinate_ramp(2, 256, 256)[:, [0, 1] * 2][:, :bands].to(torch.uint8).to(device)
     still = ours(ramp, 224, Plan((1.0, 1.0), (1.0, 1.0), 0.0, False, None))()
     for v in peer(ramp, 224, 0)():
@@ -46,7 +50,9 @@ def same_still(peer, bands, device):
 
 
 def check_crop(crop, size):
-    "A peer's crop of a box, against ours, but for the rim: where it repeats its last pixel, ours reads on in the image."
+    """A peer's crop of a box, against ours, but for the rim: where it repeats its last pixel, ours reads on
+    in the image.
+    """
     image, inner = torch.rand(1, 3, 40, 40), (..., slice(8, -8), slice(8, -8))
     torch.testing.assert_close(
         crop_boxes(image, torch.tensor([[4.0, 8, 34, 38]]), size)[inner],

@@ -1,4 +1,6 @@
-"Windows drawn from a tiled, compressed GeoTIFF of 4 bands: against torchgeo and against a bare rasterio loop, the same windows."
+"""Windows drawn from a tiled, compressed GeoTIFF of 4 bands: against torchgeo and against a bare rasterio
+loop, the same windows.
+"""
 
 import sys
 import tempfile
@@ -16,7 +18,9 @@ KEPT = {}
 
 
 def raster(side):
-    "The path of a synthetic scene, `side` pixels square, uint8, DEFLATE in tiles, in a folder of its own that lasts as long as the script."
+    """The path of a synthetic scene, `side` pixels square, uint8, DEFLATE in tiles, in a folder of its own
+    that lasts as long as the script.
+    """
     if side not in KEPT:
         KEPT[side] = tempfile.TemporaryDirectory()
         scene = make_scene(min(side, 1024), seed=3)

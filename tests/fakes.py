@@ -1,4 +1,6 @@
-"Archives as they are downloaded, with the official folders and names, made of small scenes: what the readers read is real, what is in it is not."
+"""Archives as they are downloaded, with the official folders and names, made of small scenes: what the
+readers read is real, what is in it is not.
+"""
 
 import numpy as np
 from PIL import Image
@@ -47,7 +49,9 @@ def fake_potsdam(root, tiles=None, bands="RGBIR"):
 
 
 def fake_vaihingen(root):
-    "`top/`, `dsm/`, the participants' labels, and the complete ground truth, which has the images' own names."
+    """`top/`, `dsm/`, the participants' labels, and the complete ground truth, which has the images' own
+    names.
+    """
     for i, n in enumerate([n for numbers in VAIHINGEN.values() for n in numbers]):
         save(root / f"top/top_mosaic_09cm_area{n}.tif", picture(i))
         save(root / f"dsm/dsm_09cm_matching_area{n}.tif", picture(i, 1))
@@ -56,11 +60,8 @@ def fake_vaihingen(root):
             root / f"ISPRS_semantic_labeling_Vaihingen_ground_truth_COMPLETE/top_mosaic_09cm_area{n}.tif",
             colours,
         )
-        save(
-            root
-            / f"ISPRS_semantic_labeling_Vaihingen_ground_truth_eroded_COMPLETE/top_mosaic_09cm_area{n}_noBoundary.tif",
-            seamed(colours),
-        )
+        eroded = root / "ISPRS_semantic_labeling_Vaihingen_ground_truth_eroded_COMPLETE"
+        save(eroded / f"top_mosaic_09cm_area{n}_noBoundary.tif", seamed(colours))
         if n in VAIHINGEN["train"]:
             save(root / f"gts_for_participants/top_mosaic_09cm_area{n}.tif", colours)
     return root

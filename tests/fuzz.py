@@ -1,10 +1,12 @@
-"""Mutated TIFFs against the raster door: each is read or refused with a named error, inside 1 GB of address space and 3 s a file.
+"""Mutated TIFFs against the raster door: each is read or refused with a named error, inside 1 GB of address
+space and 3 s a file.
 
     python tests/fuzz.py                 1 000 files in two processes (make fuzz)
     python tests/fuzz.py --n 200         fewer
     python tests/fuzz.py --keep DIR      keep the files that break something
 
-Half of the changes hit the header and the directories, the rest bytes anywhere and the length. A worker that dies, hangs or raises anything but an InputError is a failure.
+Half of the changes hit the header and the directories, the rest bytes anywhere and the length. A worker
+that dies, hangs or raises anything but an InputError is a failure.
 Exit code 1 when there is one; outcomes are counted by kind.
 """
 
@@ -28,7 +30,9 @@ SPACE, SECONDS = 2**30, 3
 
 
 def seeds(folder):
-    "A TIFF of each make: strips and tiles, six types, compressions, palette, alpha, mask, overviews, BigTIFF."
+    """A TIFF of each make: strips and tiles, six types, compressions, palette, alpha, mask, overviews,
+    BigTIFF.
+    """
     import rasterio
     from rasterio.enums import Resampling
 
@@ -132,7 +136,9 @@ KINDS = {
 
 
 def use(path):
-    "What the library does with a file it does not know: opened, read in windows, looked at, read as labels, sampled. Gives the kind of outcome."
+    """What the library does with a file it does not know: opened, read in windows, looked at, read as labels,
+    sampled. Gives the kind of outcome.
+    """
     from rsssl_nb.data.labels import Classes, read_labels
     from rsssl_nb.data.pool import Pool
     from rsssl_nb.data.raster import open_raster, overview

@@ -5,7 +5,8 @@
     python tests/pages.py --refresh [PAGES]        run, and keep the outputs in the pages
     python tests/pages.py --flags gpu [PAGES]      also run cells flagged `#| gpu`
 
-A page fails when a cell raises, when anything is left on stderr, or when an exercise's folded solution does not pass
+A page fails when a cell raises, when anything is left on stderr, or when an exercise's folded solution
+does not pass
 its own check (or an unfilled stub does).
 """
 
@@ -25,24 +26,33 @@ from nbformat.v4 import new_code_cell
 from rsssl_nb.lessons import exercises, is_skipped, pages
 
 ROOT = Path(__file__).resolve().parents[1]
-MEMORY = "import resource, sys\nresource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (2**20 if sys.platform == 'darwin' else 2**10)"
+MEMORY = (
+    "import resource, sys\n"
+    "resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (2**20 if sys.platform == 'darwin' else 2**10)"
+)
 ROOM = 2000  # MB that a page may take: laptops
 
 
 def replay(cells):
-    "The cells to run: each page cell, and after each `check` one that marks the untouched stub, the folded solution and a wrong answer."
+    """The cells to run: each page cell, and after each `check` one that marks the untouched stub, the folded
+    solution and a wrong answer.
+    """
     asked = exercises(cells)
     for i, cell in enumerate(cells):
         yield i, cell
         if i not in asked:
             continue
         name, stub, solution = asked[i]
-        wrong = f"{solution}\n_right = {name}\ndef {name}(*a, **k):\n    r = _right(*a, **k)\n    return (not r) if isinstance(r, bool) else [r] if isinstance(r, (str, dict)) else r*2 + 1"
+        wrong = (
+            f"{solution}\n_right = {name}\ndef {name}(*a, **k):\n    r = _right(*a, **k)\n"
+            "    return (not r) if isinstance(r, bool) else [r] if isinstance(r, (str, dict)) else r*2 + 1"
+        )
         for answer, verdict in ((stub, "not attempted"), (solution, "passed"), (wrong, "failed")):
             yield (
                 None,
                 new_code_cell(
-                    f"_mark = __import__('rsssl_nb.lessons').lessons.mark({name!r}, {answer!r}, {cell.source!r}, globals())\n"
+                    f"_mark = __import__('rsssl_nb.lessons').lessons.mark({name!r}, {answer!r}, "
+                    f"{cell.source!r}, globals())\n"
                     f"assert _mark[0] == {verdict!r}, f'{name} should have {verdict}: {{_mark}}'"
                 ),
             )
@@ -151,7 +161,8 @@ def main():
             rows.append(row)
             verdict = "FAIL" if row["error"] or row["stderr"] else "ok"
             print(
-                f"{verdict:4} {row['seconds']:6.1f} s  {row['page']}  (slowest cell {row['slowest'][1]}: {row['slowest'][0]} s; {row['memory']} MB)",
+                f"{verdict:4} {row['seconds']:6.1f} s  {row['page']}  (slowest cell {row['slowest'][1]}: "
+                f"{row['slowest'][0]} s; {row['memory']} MB)",
                 flush=True,
             )
             if row["error"]:

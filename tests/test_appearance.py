@@ -1,4 +1,6 @@
-"Appearance: any number of bands, a change of its own for every sample, and nothing that leaks between samples."
+"""Appearance: any number of bands, a change of its own for every sample, and nothing that leaks between
+samples.
+"""
 
 import pytest
 import torch
@@ -35,10 +37,13 @@ def uniforms(n=6, seed=9):
     return draws(range(n), N_DRAWS, seed=seed)
 
 
-def recolour_slow(x, u, colour):
-    "One sample (C, H, W) after another, each change in its own step, blur with the full two-dimensional kernel."
+def recolour_slow(images, uniform, colour):
+    """One sample (C, H, W) after another, each change in its own step, blur with the full two-dimensional
+    kernel.
+    """
     out = []
-    for x, u in zip(x, u.tolist()):
+    for sample, u in zip(images, uniform.tolist()):
+        x = sample
         b, c, s = ((2 * v - 1) * (u[0] < colour.p) for v in u[1:4])
         mean = x.mean((1, 2), keepdim=True)
         x = mean + (1 + colour.contrast * c) * (x - mean)

@@ -107,7 +107,7 @@ def test_likeness_is_a_cosine(pair):
 def test_class_in_is_the_mean_logit_over_the_region(pair):
     segmenter = Segmenter(build().encoder, 5, head="linear").eval()
     region, logits = torch.rand(4, 32, 32) > 0.7, segmenter(pair.a)
-    want = torch.stack([l[3][r].mean() for l, r in zip(logits, region)])
+    want = torch.stack([rows[3][r].mean() for rows, r in zip(logits, region)])
     assert torch.allclose(class_in(segmenter, 3, region)(torch.cat([pair.a] * 3)), want.repeat(3), atol=1e-5)
     assert torch.allclose(
         class_in(segmenter, 3, box_mask((4, 8, 12, 99), (32, 32)))(pair.a),
@@ -366,7 +366,10 @@ def test_evaluating_gives_every_module_its_mode_back():
 
 
 def test_captum_waits_behind_its_door():
-    code = "import rsssl_nb.explain.attribution, rsssl_nb.explain.neighbours, sys; print([n for n in ('captum', 'torchvision', 'rasterio', 'matplotlib') if n in sys.modules])"
+    code = (
+        "import rsssl_nb.explain.attribution, rsssl_nb.explain.neighbours, sys; "
+        "print([n for n in ('captum', 'torchvision', 'rasterio', 'matplotlib') if n in sys.modules])"
+    )
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True

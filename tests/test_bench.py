@@ -1,4 +1,7 @@
-"The benchmarks run, in sizes that only prove it: both sides are built, compared and timed; what is missing leaves a row with its reason."
+"""The benchmarks run, in sizes that only prove it: both sides are built, compared and timed.
+
+What is missing leaves a row with its reason.
+"""
 
 import importlib
 import json
@@ -20,7 +23,9 @@ SOME = {
     "explorers": 1,
     "options": 1,
 }  # the others of these scripts do the same with another name
-SCRIPTS = "views false_loss infonce grass glcnet ssccl step options windows maps explorers imports page_times".split()
+SCRIPTS = (
+    "views false_loss infonce grass glcnet ssccl step options windows maps explorers imports page_times"
+).split()
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -76,7 +81,7 @@ def test_ratios_read_as_their_goals():
 
 def test_what_is_missing_is_a_row_with_its_reason():
     def no_peer(at):
-        import kornia_of_nobody
+        import kornia_of_nobody  # noqa: F401
 
     def no_room(at):
         raise Skip("the whole table takes 9 GB and 2 GB are free")

@@ -1,6 +1,7 @@
 """Every explorer in a real browser: JupyterLab and Voila on loopback, headless Chromium, no other address.
 
-Keys and pointer move things in the page; a file that the kernel writes at each redraw says what Python has of it. Screenshots land in runs/browser/.
+Keys and pointer move things in the page; a file that the kernel writes at each redraw says what Python has
+of it. Screenshots land in runs/browser/.
 """
 
 import json
@@ -21,7 +22,10 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SHOTS = ROOT / "runs" / "browser"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync --disable-dev-shm-usage".split()
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --disable-dev-shm-usage"
+).split()
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.long,
@@ -41,9 +45,11 @@ from rsssl_nb.widgets.features import explore_labels, explore_matches, explore_s
 MAKE = """
 scene, net = make_scene(160, seed=1), GraSS(Encoder("resnet18", 4, 8, 8))
 net.title = "<b>bold</b>"
-made = dict(temperature=explore_temperature(scene, [net], n=4, size=32), pair=explore_pair(scene, 48, 96), regions=explore_regions(scene, [net], 64, n=2),
-            negatives=explore_negatives(scene, [net], n=4, size=32), matches=explore_matches(scene, [net], 96), saliency=explore_saliency(scene, [net], 96),
-            labels=explore_labels(scene, [net], window=96))
+made = dict(
+    temperature=explore_temperature(scene, [net], n=4, size=32), pair=explore_pair(scene, 48, 96),
+    regions=explore_regions(scene, [net], 64, n=2), negatives=explore_negatives(scene, [net], n=4, size=32),
+    matches=explore_matches(scene, [net], 96), saliency=explore_saliency(scene, [net], 96),
+    labels=explore_labels(scene, [net], window=96))
 made["saliency"].wait()
 """
 HELD = """
@@ -57,8 +63,10 @@ features.attribute = attribute
 """
 REPORT = """
 def report(_=None):
-    state = {n: dict(b.settings(), picture=hashlib.md5(bytes(b.view.value)).hexdigest(), trouble=b.trouble.value, busy=b.busy.value, note=b.note.value,
-                     ends={c: (w.min, w.max) for c, w in b.controls.items() if hasattr(w, "min")}) for n, b in made.items()}
+    state = {n: dict(b.settings(), picture=hashlib.md5(bytes(b.view.value)).hexdigest(),
+                     trouble=b.trouble.value, busy=b.busy.value, note=b.note.value,
+                     ends={c: (w.min, w.max) for c, w in b.controls.items() if hasattr(w, "min")})
+             for n, b in made.items()}
     with open("state.part", "w") as f: json.dump(state, f)
     os.replace("state.part", "state.json")
 for b in made.values():
@@ -91,7 +99,10 @@ def answers(url):
 
 
 class Served:
-    "A server in its own process group, on loopback, with Jupyter folders of its own; its log is read at the end."
+    """A server in its own process group, on loopback, with Jupyter folders of its own.
+
+    Its log is read at the end.
+    """
 
     def __init__(self, home, *command):
         self.port, self.log = free_port(), home / f"{command[0]}.log"
@@ -155,7 +166,10 @@ def browser():
 
 
 def watched(browser):
-    "A page that may ask 127.0.0.1 alone; what it asks elsewhere, its errors and its console's are in `.wrong`."
+    """A page that may ask 127.0.0.1 alone.
+
+    What it asks elsewhere, its errors and its console's are in `.wrong`.
+    """
     page = browser.new_page(viewport={"width": 1280, "height": 1500})
     page.wrong = []
 
@@ -176,7 +190,9 @@ def watched(browser):
 
 @pytest.fixture(scope="module")
 def lab(browser, tmp_path_factory):
-    "A JupyterLab page on which all explorers stand and have been run, and `state()`: what Python has of them."
+    """A JupyterLab page on which all explorers stand and have been run, and `state()`: what Python has of
+    them.
+    """
     home = tmp_path_factory.mktemp("lab")
     settings_of_lab(home)
     nbformat.write(
@@ -198,11 +214,13 @@ def lab(browser, tmp_path_factory):
     page = watched(browser)
     page.goto(f"http://127.0.0.1:{server.port}/lab/tree/page.ipynb")
     page.wait_for_function(
-        "window.jupyterapp && jupyterapp.shell.currentWidget && jupyterapp.shell.currentWidget.sessionContext",
+        "window.jupyterapp && jupyterapp.shell.currentWidget && "
+        "jupyterapp.shell.currentWidget.sessionContext",
         timeout=60000,
     )
     page.evaluate("""async () => { const c = jupyterapp.shell.currentWidget.sessionContext; await c.ready;
-        while (c.session.kernel.connectionStatus != "connected") await new Promise(r => setTimeout(r, 100)); await c.session.kernel.requestKernelInfo(); }""")
+        while (c.session.kernel.connectionStatus != "connected") await new Promise(r => setTimeout(r, 100));
+        await c.session.kernel.requestKernelInfo(); }""")
     page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
     until(
         lambda: (home / "state.json").exists() and page.locator(".rsssl-labels .widget-image").count(),

@@ -1,4 +1,6 @@
-"From the wheel to a marked answer: installed into a clean environment, served by `rsssl-nb lab`, run and answered in a real browser."
+"""From the wheel to a marked answer: installed into a clean environment, served by `rsssl-nb lab`, run and
+answered in a real browser.
+"""
 
 import os
 import re
@@ -18,7 +20,10 @@ from test_lessons import wheel  # noqa: F401
 from rsssl_nb import lessons
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync --disable-dev-shm-usage".split()
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --disable-dev-shm-usage"
+).split()
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.long,
@@ -28,11 +33,24 @@ pytestmark = [
 ]
 
 READY = """async () => { const panel = window.jupyterapp?.shell.currentWidget, s = panel?.sessionContext;
-    if (!s) return false; await s.ready; const k = s.session?.kernel; if (k?.connectionStatus !== 'connected' || !window.jupyterapp.commands.hasCommand('notebook:run-all-cells')) return false; await k.requestKernelInfo(); return true; }"""
-CELLS = """() => window.jupyterapp.shell.currentWidget.content.widgets.map(w => ({type: w.model.type, source: w.model.sharedModel.getSource(), count: w.model.executionCount ?? null,
-    outputs: w.model.type === 'code' ? w.model.sharedModel.outputs.map(o => [o.name ?? o.output_type, [o.text ?? o.data?.['text/plain'] ?? o.evalue ?? ''].flat().join('')]) : []}))"""
+    if (!s) return false;
+    await s.ready;
+    const k = s.session?.kernel, commands = window.jupyterapp.commands;
+    if (k?.connectionStatus !== 'connected' || !commands.hasCommand('notebook:run-all-cells')) return false;
+    await k.requestKernelInfo();
+    return true; }"""
+CELLS = """() => window.jupyterapp.shell.currentWidget.content.widgets.map(w => ({
+    type: w.model.type,
+    source: w.model.sharedModel.getSource(),
+    count: w.model.executionCount ?? null,
+    outputs: w.model.type === 'code'
+        ? w.model.sharedModel.outputs.map(o => [
+            o.name ?? o.output_type, [o.text ?? o.data?.['text/plain'] ?? o.evalue ?? ''].flat().join('')])
+        : []}))"""
 RUN = """async ([i, source]) => { const app = window.jupyterapp, book = app.shell.currentWidget.content;
-    if (source !== null) book.widgets[i].model.sharedModel.setSource(source); book.activeCellIndex = i; await app.commands.execute('notebook:run-cell'); }"""
+    if (source !== null) book.widgets[i].model.sharedModel.setSource(source);
+    book.activeCellIndex = i;
+    await app.commands.execute('notebook:run-cell'); }"""
 
 
 @pytest.fixture(scope="module")

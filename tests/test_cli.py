@@ -29,7 +29,7 @@ def refused(*args, says):
     "The command ends in one sentence on stderr that holds the words, with exit code 2."
     result = run(*args)
     assert result.exit_code == 2, f"exit {result.exit_code}: {result.output} {result.exception!r}"
-    lines = [l for l in result.stderr.strip().splitlines() if l]
+    lines = [line for line in result.stderr.strip().splitlines() if line]
     assert "Traceback" not in result.output and (len(lines) == 1 or lines[0].startswith("Usage")), (
         result.stderr
     )
@@ -109,7 +109,7 @@ def test_run_folder_has_its_shape(job):
         "trace.safetensors",
         "encoder.safetensors",
     }
-    rows = [json.loads(l) for l in (job / "pre/log.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (job / "pre/log.jsonl").read_text().splitlines()]
     assert len(rows) == 2 and rows[0]["loss"] > 0
     for path in ("pre", "seg", "image/s1.tif", "pre/encoder.safetensors"):
         assert len(good("info", job / path).splitlines()) > 4
@@ -322,7 +322,9 @@ def test_a_virtual_path_is_read_only_when_allowed(job, tmp_path):
 
 
 def test_the_job_on_real_imagery(imagery, tmp_path):
-    "CI's short form of the main job: one training step's worth on Dubai, a map of a validation part, a score."
+    """CI's short form of the main job: one training step's worth on Dubai, a map of a validation part, a
+    score.
+    """
     dubai = imagery / "dubai"
     good(
         "pretrain",
@@ -333,9 +335,9 @@ def test_the_job_on_real_imagery(imagery, tmp_path):
     )
     (tmp_path / "list.txt").write_text(
         "\n".join(
-            l
-            for l in (dubai / "subsets/train256_25pct_seed0.txt").read_text().split()
-            if l.startswith("tile5")
+            line
+            for line in (dubai / "subsets/train256_25pct_seed0.txt").read_text().split()
+            if line.startswith("tile5")
         )[:400].rsplit("\n", 1)[0]
     )
     good(
@@ -475,7 +477,7 @@ def test_two_steps_of_each_method_on_real_imagery(imagery, tmp_path, method):
         *SMALL,
         *(["--set", "warmup=0"] if method == "grass" else []),
     )
-    rows = [json.loads(l) for l in (tmp_path / "pre/log.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (tmp_path / "pre/log.jsonl").read_text().splitlines()]
     assert (
         len(rows) == 2
         and all(np.isfinite(r["loss"]) for r in rows)

@@ -1,4 +1,6 @@
-"What a step costs in counts that do not depend on the machine: encoder passes, values read to the host, operations, bytes."
+"""What a step costs in counts that do not depend on the machine: encoder passes, values read to the host,
+operations, bytes.
+"""
 
 import sys
 from pathlib import Path
@@ -56,7 +58,9 @@ def pair_for(method, n):
 
 
 def watched(name, n):
-    "A forward and backward of a method on `n` pairs: (the Watch, encoder forwards, encoder backwards, the moving average's forwards)."
+    """A forward and backward of a method on `n` pairs: (the Watch, encoder forwards, encoder backwards, the
+    moving average's forwards).
+    """
     method, seen = made(name), dict(forward=0, backward=0, average=0)
 
     def count(key):
@@ -90,7 +94,10 @@ def test_encoder_passes(counts, name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_nothing_is_read_to_the_host_inside_a_step(counts, name):
-    "GLCNet looks at its boxes on the CPU only. GraSS counts runs and asks after each round of its labelling whether it has settled."
+    """GLCNet looks at its boxes on the CPU only.
+
+    GraSS counts runs and asks after each round of its labelling whether it has settled.
+    """
     allowed = {"GLCNet": 1, "GraSS": 8}.get(name, 0)
     for n in (8, 32):
         assert to_host(counts[name][n][0]) <= allowed
@@ -98,7 +105,10 @@ def test_nothing_is_read_to_the_host_inside_a_step(counts, name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_no_operation_is_done_sample_by_sample(counts, name):
-    "SSCCL slices its cells when they are many; GraSS's rounds depend on the maps. A loop over samples would cost 24 operations more."
+    """SSCCL slices its cells when they are many; GraSS's rounds depend on the maps.
+
+    A loop over samples would cost 24 operations more.
+    """
     few, many = (sum(counts[name][n][0].ops.values()) for n in (8, 32))
     assert abs(many - few) <= {"GraSS": 12, "SSCCL, infonce": 4}.get(name, 0)
 
@@ -116,7 +126,10 @@ PEAK_MB = {
 
 @pytest.mark.parametrize("name", METHODS)
 def test_bytes_at_the_peak(counts, name):
-    "Of 32 pairs, 64 px, an encoder of width 8; and four times the batch takes little more than four times the bytes."
+    """Of 32 pairs, 64 px, an encoder of width 8.
+
+    And four times the batch takes little more than four times the bytes.
+    """
     few, many = (counts[name][n][0].peak / 1e6 for n in (8, 32))
     assert many < PEAK_MB[name] and many < (5.1 if name == "SSCCL, infonce" else 4.2) * few
 

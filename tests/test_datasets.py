@@ -1,4 +1,6 @@
-"Archives with their official layouts, the TOML of one's own, splits that do not leak, and a download that breaks off."
+"""Archives with their official layouts, the TOML of one's own, splits that do not leak, and a download that
+breaks off.
+"""
 
 import hashlib
 import http.server
@@ -220,7 +222,10 @@ def test_toml_with_polygons(own):
         ],
     )
     (own / "roofs.geojson").write_text(json.dumps(rows))
-    text = 'images = "img/s1.tif"\nlabels = "roofs.geojson"\nfield = "kind"\nelsewhere = "ground"\n{}[classes]\nground = "#00ff00"\nroof = "#ff0000"\n'
+    text = (
+        'images = "img/s1.tif"\nlabels = "roofs.geojson"\nfield = "kind"\nelsewhere = "ground"\n'
+        '{}[classes]\nground = "#00ff00"\nroof = "#ff0000"\n'
+    )
     data = open_dataset(toml(own, text.format("")))
     labels = data.labels(data.scenes[0])
     assert (
@@ -328,7 +333,10 @@ def test_a_few_unknown_colours_pass_with_a_share(tmp_path):
 
 @pytest.fixture
 def host(tmp_path):
-    "A server on this machine: {path: bytes}; `breaks` counts down answers that end half-way; `asked` lists the bytes asked for."
+    """A server on this machine: {path: bytes}; `breaks` counts down answers that end half-way.
+
+    `asked` lists the bytes asked for.
+    """
 
     class Host(http.server.BaseHTTPRequestHandler):
         files, asked, breaks = {}, [], 0

@@ -1,4 +1,6 @@
-"The evidence harness and its statistics: the same rows twice, resumed rows, rows left out by name, the papers' setting on fakes."
+"""The evidence harness and its statistics: the same rows twice, resumed rows, rows left out by name, the
+papers' setting on fakes.
+"""
 
 import json
 import sys
@@ -42,7 +44,8 @@ def rows(tmp_path_factory):
 
 def test_a_row_says_all_that_a_new_statistic_needs(rows):
     wanted = set(
-        "dataset split setting pool method preset parent encoder stride px fraction label_subset mode transfer seed seed_finetune miou oa kappa f1 iou confusion_by_block "
+        "dataset split setting pool method preset parent encoder stride px fraction label_subset mode "
+        "transfer seed seed_finetune miou oa kappa f1 iou confusion_by_block "
         "views_seen encoder_passes minutes device commit data_hash std rank".split()
     )
     assert len(rows) == 4 and all(wanted <= set(r) and r["small"] for r in rows.values())
@@ -186,7 +189,7 @@ def test_the_ledger_has_no_number_of_its_own(tmp_path):
     (tmp_path / "claims.json").write_text(json.dumps(claims))
     lines = ledger(tmp_path).splitlines()[2:]
     assert len(lines) == len(claims) and all(
-        ("| pending | pending |" in l) == bool(c["test"]) for l, c in zip(lines, claims)
+        ("| pending | pending |" in line) == bool(c["test"]) for line, c in zip(lines, claims)
     )
     assert {c["paper"] for c in claims} == {"GraSS", "FALSE", "GLCNet", "SSCCL"}
     used = {t["arm"]["measure"] for c in claims if (t := c["test"]) and "arm" in t}

@@ -1,4 +1,6 @@
-"The pages are the only source: exporting them into an empty folder gives the package as it stands, nothing more, nothing less."
+"""The pages are the only source: exporting them into an empty folder gives the package as it stands, nothing
+more, nothing less.
+"""
 
 import shutil
 import subprocess

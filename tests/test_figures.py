@@ -126,7 +126,8 @@ def test_each_picture_shows_itself_whole_and_small(name):
 def test_pictures_leave_pyplot_alone_and_matplotlib_unloaded_until_drawn():
     code = """import sys; from rsssl_nb.figures import show_image, stretch, palette
 import numpy as np; stretch(np.ones((3, 4, 4))); palette(3); before = 'matplotlib' in sys.modules
-show_image(np.ones((3, 4, 4)))._repr_png_(); print(before, 'matplotlib.pyplot' in sys.modules, 'torch' in sys.modules)"""
+show_image(np.ones((3, 4, 4)))._repr_png_()
+print(before, 'matplotlib.pyplot' in sys.modules, 'torch' in sys.modules)"""
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.split() == ["False", "False", "False"]
 
@@ -222,7 +223,10 @@ def test_palette_is_distinct_and_survives_colour_blindness():
 def test_labels_are_drawn_in_their_colours_and_ignored_pixels_hatched():
     rgb = label_colours(labels, palette(3))
     assert (rgb[labels == 255] == 1).all() and np.allclose(rgb[labels == 1][0] * 255, [0xE6, 0x9F, 0x00])
-    texts = lambda l: [t.get_text() for t in show_labels(l, CLASSES).axes[0].get_legend().get_texts()]
+
+    def texts(labels):
+        return [t.get_text() for t in show_labels(labels, CLASSES).axes[0].get_legend().get_texts()]
+
     assert texts(labels) == [*CLASSES, "no label"] and texts(np.where(labels == 255, 0, labels)) == list(
         CLASSES
     )

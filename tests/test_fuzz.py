@@ -1,4 +1,6 @@
-"Two hundred mutated TIFFs (`make fuzz` takes a thousand), and that the pool which judges them notices what it must."
+"""Two hundred mutated TIFFs (`make fuzz` takes a thousand), and that the pool which judges them notices what
+it must.
+"""
 
 import os
 import sys

@@ -36,7 +36,9 @@ views = st.tuples(
 
 
 def affine_of(v):
-    "A view's affine, from a drawn tuple: image size, place and size of the box as shares, view size, flip, turns."
+    """A view's affine, from a drawn tuple: image size, place and size of the box as shares, view size, flip,
+    turns.
+    """
     H, W, fx, fy, fw, fh, size, flip, turns = v
     w, h = fw * W, fh * H
     x, y = fx * (W - w), fy * (H - h)
@@ -149,7 +151,7 @@ def test_draws_are_uniform_and_unrelated():
     assert abs(float(torch.corrcoef(torch.stack([u[:-1, 0], u[1:, 0]]))[0, 1])) < 0.03
 
 
-# ---- any shape, type and company ------------------------------------------------------------------------------------
+# ---- any shape, type and company ---------------------------------------------------------------------------
 shapes = st.tuples(st.integers(1, 33), st.integers(1, 33))
 
 

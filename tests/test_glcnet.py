@@ -171,7 +171,9 @@ def test_released_windows_keep_centres_out_of_earlier_windows_of_view_a():
 
 
 def test_released_views_collide_about_as_often_as_simulated():
-    "Design notes 2.8: about 21 % of pairs of windows overlap in view 1 and 23 % in view 2 of 224 px, windows of 48."
+    """Design notes 2.8: about 21 % of pairs of windows overlap in view 1 and 23 % in view 2 of 224 px,
+    windows of 48.
+    """
     many = two_views(
         TILES[:1].expand(600, -1, -1, -1), 64, *GLCNet.official(Encoder(bands=4, width=16)).plans(), seed=9
     )

@@ -1,4 +1,6 @@
-"GraSS: the loss map against a hooked backward, peak_boxes against the released rule in loops, and everything it must leave alone."
+"""GraSS: the loss map against a hooked backward, peak_boxes against the released rule in loops, and
+everything it must leave alone.
+"""
 
 from copy import deepcopy
 
@@ -83,7 +85,7 @@ def slow_boxes(heat, threshold, size, score):
     return torch.tensor(found)
 
 
-# ---- components -----------------------------------------------------------------------------------------------------
+# ---- components --------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("share", [0.1, 0.35, 0.5, 0.62, 0.9])
 def test_components_are_scipys(share):
     mask = torch.rand(5, 23, 31, generator=torch.Generator().manual_seed(int(100 * share))) < share
@@ -122,7 +124,7 @@ def test_a_spiral_is_one_component():
     assert connected(len(row), *touching(row, x0, x1, 41, 41)).unique().tolist() == [0]
 
 
-# ---- peak_boxes -----------------------------------------------------------------------------------------------------
+# ---- peak_boxes --------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("score", ["component", "box"])
 @pytest.mark.parametrize("kind", ["smooth", "noise", "ties"])
 @pytest.mark.parametrize(
@@ -227,7 +229,7 @@ def test_boxes_are_the_same_on_the_gpu(score):
     )
 
 
-# ---- the guide ------------------------------------------------------------------------------------------------------
+# ---- the guide ---------------------------------------------------------------------------------------------
 def hooked(method, pair):
     "The slow way: the whole graph, the gradient at the map itself, pooled."
     features = method.encoder(torch.cat([pair.a, pair.b]))
@@ -304,7 +306,7 @@ def test_statistics_come_back_after_an_error():
     assert method.encoder.bn1.track_running_stats
 
 
-# ---- cutting again --------------------------------------------------------------------------------------------------
+# ---- cutting again -----------------------------------------------------------------------------------------
 def test_cutting_a_half_doubles_pixels_and_the_whole_is_the_view():
     x = images(2, 16)
     where = view_affine(torch.tensor([[3.0, 5, 19, 21], [0, 0, 32, 32]]), 16)
@@ -351,7 +353,7 @@ def test_a_carried_box_shows_the_same_ground():
     assert inside[left].all()
 
 
-# ---- the method -----------------------------------------------------------------------------------------------------
+# ---- the method --------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     "options, at",
     [

@@ -1,4 +1,6 @@
-"Weights out to torchvision, timm and segmentation-models-pytorch, and in from VISSL, MoCo and lightly: every tensor there, the same features."
+"""Weights out to torchvision, timm and segmentation-models-pytorch, and in from VISSL, MoCo and lightly:
+every tensor there, the same features.
+"""
 
 import io
 import json
@@ -25,7 +27,9 @@ PASSPORT = dict(
 
 
 def seeded(name="resnet18", bands=3, width=64, stride=32, seed=0):
-    "An encoder with statistics that are not those of a fresh BatchNorm, so that a lost running mean shows in the features."
+    """An encoder with statistics that are not those of a fresh BatchNorm, so that a lost running mean shows
+    in the features.
+    """
     torch.manual_seed(seed)
     encoder = Encoder(name, bands, width, stride)
     for m in encoder.modules():
@@ -266,7 +270,9 @@ def moco(state):
 
 
 def lightly(state):
-    "As its examples build it: Sequential of a torchvision ResNet's children, in a LightningModule with a projection head and a momentum copy."
+    """As its examples build it: Sequential of a torchvision ResNet's children, in a LightningModule with a
+    projection head and a momentum copy.
+    """
     from rsssl_nb.encoders import trunk
 
     model = trunk("resnet18", state["conv1.weight"].shape[1], state["conv1.weight"].shape[0], 32)
@@ -500,7 +506,10 @@ def test_weights_of_something_else_are_refused(tmp_path):
 
 
 def test_the_module_does_not_wake_the_other_libraries():
-    code = "import rsssl_nb.weights, sys, json; print(json.dumps([n for n in ('torchvision', 'timm', 'segmentation_models_pytorch', 'lightly') if n in sys.modules]))"
+    code = (
+        "import rsssl_nb.weights, sys, json; print(json.dumps([n for n in ('torchvision', 'timm', "
+        "'segmentation_models_pytorch', 'lightly') if n in sys.modules]))"
+    )
     assert (
         json.loads(
             subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

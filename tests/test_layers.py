@@ -14,7 +14,8 @@ import rsssl_nb
 
 PACKAGE = Path(rsssl_nb.__file__).parent
 LAYERS = (
-    "moved errors files confusion figures check data views encoders weights objectives methods training mapping "
+    "moved errors files confusion figures check data views encoders weights objectives methods training "
+    "mapping "
     "evaluation explain widgets lessons doctor cli"
 ).split()
 DOORS = {
@@ -138,8 +139,11 @@ def test_doors_stay_shut_until_used(module):
 
 
 def test_public_names_are_listed_and_load_when_touched():
-    names = "Scene make_scene open_raster two_views Encoder SimCLR GLCNet FALSE GraSS SSCCL pretrain finetune segment".split()
+    names = (
+        "Scene make_scene open_raster two_views Encoder SimCLR GLCNet FALSE GraSS SSCCL "
+        "pretrain finetune segment"
+    ).split()
     assert set(names) <= set(dir(rsssl_nb)) and rsssl_nb.__all__ == names
     assert loaded("from rsssl_nb import make_scene", "torchvision", "rasterio") == []
     with pytest.raises(AttributeError, match="no attribute 'nope'"):
-        rsssl_nb.nope
+        getattr(rsssl_nb, "nope")  # noqa: B009

@@ -1,4 +1,6 @@
-"Whole rasters: windows must not change what a context-free model says, files open in a GIS, and nothing is ever half-written."
+"""Whole rasters: windows must not change what a context-free model says, files open in a GIS, and nothing is
+ever half-written.
+"""
 
 import csv
 import json
@@ -207,7 +209,7 @@ def test_a_missing_block_is_nodata_only_where_that_is_declared(tmp_path, nodata,
 
 def test_every_written_pixel_is_covered():
     rng = np.random.default_rng(0)
-    for k in range(20):
+    for _ in range(20):
         cells, block, size = rng.random((7, 9)) < 0.2, int(rng.integers(8, 80)), int(rng.integers(8, 200))
         raster = open_raster(np.ones((1, 7 * block - 3, 9 * block - 5), np.uint8))
         object.__setattr__(raster, "block", (block, block))
@@ -297,7 +299,8 @@ import sys, torch
 from rsssl_nb.mapping.segment import segment
 sys.path.insert(0, sys.argv[1])
 from test_maps import wide_model
-segment(wide_model(), sys.argv[2], sys.argv[3], size=64, overlap=.5, device="cpu", probabilities=sys.argv[4], resume="resume" in sys.argv)
+segment(wide_model(), sys.argv[2], sys.argv[3], size=64, overlap=.5, device="cpu", probabilities=sys.argv[4],
+        resume="resume" in sys.argv)
 """
 
 
@@ -536,7 +539,12 @@ def test_an_output_that_cannot_be_written(tmp_path):
 
 def test_two_jobs_do_not_write_one_map(tmp_path):
     with band_folder(tmp_path / "m.tif", {}):
-        code = f"from rsssl_nb.mapping.segment import *\ntry: segment(torch.load({str(tmp_path / 'x.pt')!r}, weights_only=False), np.ones((4, 64, 64), np.uint8), {str(tmp_path / 'm.tif')!r}, size=32, device='cpu')\nexcept InputError as e: print(e)"
+        code = (
+            "from rsssl_nb.mapping.segment import *\n"
+            f"try: segment(torch.load({str(tmp_path / 'x.pt')!r}, weights_only=False), np.ones((4, 64, 64), "
+            f"np.uint8), {str(tmp_path / 'm.tif')!r}, size=32, device='cpu')\n"
+            "except InputError as e: print(e)"
+        )
         torch.save(Segmenter(Encoder(bands=4, width=8), 6), tmp_path / "x.pt")
         assert (
             "being written by another process"
@@ -553,7 +561,7 @@ def test_two_jobs_do_not_write_one_map(tmp_path):
 
 
 def test_every_raster_of_the_collection_is_mapped(imagery, tmp_path):
-    rows = list(csv.DictReader(open(imagery / "geotiff/manifest.csv")))
+    rows = list(csv.DictReader((imagery / "geotiff/manifest.csv").read_text().splitlines()))
     done = 0
     for row in rows:
         if row["full_read_ok"] != "True" or row["dtype"].startswith("complex"):

@@ -156,8 +156,8 @@ def test_feature_at_and_in(encoder):
 
 def test_similar_against_a_loop():
     dense, key, centre = noise(2, 5, 3, 4), noise(5, seed=1), noise(5, seed=2)
-    for mid, given in ((torch.zeros(5), None), (centre, centre)):
-        found = similar(dense, key, given)
+    for mid, option in ((torch.zeros(5), None), (centre, centre)):
+        found = similar(dense, key, option)
         for b in range(2):
             for v in range(3):
                 for u in range(4):

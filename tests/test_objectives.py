@@ -90,7 +90,9 @@ def test_regions():
 
 
 def test_a_row_without_weight_has_no_gradient():
-    "Two rows, one without a positive or a negative: -inf in words, zero in gradient, for bool and for float weights."
+    """Two rows, one without a positive or a negative: -inf in words, zero in gradient, for bool and for float
+    weights.
+    """
     from rsssl_nb.objectives.nce import log_total
 
     for weights in (torch.tensor([[True, True], [False, False]]), torch.tensor([[1.0, 0.5], [0.0, 0.0]])):

@@ -115,7 +115,7 @@ def test_blur_keeps_constants_and_small_images():
     )
 
 
-# ---- geometry of pairs, to a thousandth of a pixel -------------------------------------------------------------------
+# ---- geometry of pairs, to a thousandth of a pixel ---------------------------------------------------------
 def ramp_pair(n=64, source=(60, 84), size=32, **kw):
     plan = Plan(**{"scale": (0.2, 1.0), "colour": None, **kw.pop("plan", {})})
     return two_views(coordinate_ramp(n, *source), size, plan, **kw)

@@ -1,6 +1,7 @@
-"Placebos keep the amount and lose the finding; oracles find with labels; the combination reduces to its parts."
+"""Placebos keep the amount and lose the finding; oracles find with labels.
 
-import copy
+The combination reduces to its parts.
+"""
 
 import pytest
 import torch
@@ -49,7 +50,7 @@ def at(seed=5, **k):
     return At(progress=0.9, epoch=9, generator=torch.Generator().manual_seed(seed), **k)
 
 
-# GraSS ---------------------------------------------------------------------------------------------------------------
+# GraSS ------------------------------------------------------------------------------------------------------
 
 
 @given(st.integers(1, 12), st.integers(1, 9), st.integers(0, 999))
@@ -84,7 +85,7 @@ def test_a_shared_random_box_is_one_place_in_both_views():
     assert t["box_iou"].mean() > apart["box_iou"].mean() + 0.1
 
 
-# FALSE ---------------------------------------------------------------------------------------------------------------
+# FALSE ------------------------------------------------------------------------------------------------------
 
 
 @given(st.integers(2, 9), st.integers(0, 999))
@@ -123,7 +124,7 @@ def test_the_released_rule_has_a_placebo_too():
     )
 
 
-# GLCNet and SSCCL ----------------------------------------------------------------------------------------------------
+# GLCNet and SSCCL -------------------------------------------------------------------------------------------
 
 
 def test_unmatched_windows_look_like_matched_ones_in_each_view():
@@ -160,7 +161,7 @@ def test_switched_off_a_placebo_is_its_parent(cls, parent, options):
     assert torch.equal(build(cls, **options)(PAIR, at()).loss, build(parent)(PAIR, at()).loss)
 
 
-# oracles -------------------------------------------------------------------------------------------------------------
+# oracles ----------------------------------------------------------------------------------------------------
 
 
 def test_labels_are_cut_as_the_views_are():
@@ -261,7 +262,7 @@ def test_the_false_oracle_gathers_its_classes():
     torch.testing.assert_close(half.loss, whole.loss)
 
 
-# the combination -----------------------------------------------------------------------------------------------------
+# the combination --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

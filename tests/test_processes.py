@@ -1,4 +1,7 @@
-"Two processes equal one with the whole batch: loss, gradients and statistics, for every method; and what the launchers are told."
+"""Two processes equal one with the whole batch: loss, gradients and statistics, for every method.
+
+And what the launchers are told.
+"""
 
 import os
 import signal
@@ -178,7 +181,9 @@ def test_a_batch_that_does_not_divide_ends_in_a_sentence(tmp_path, image):
 
 @pytest.mark.long
 def test_a_killed_process_ends_the_job_and_leaves_a_good_checkpoint(tmp_path, image):
-    "One of two is killed in mid-run: the job ends with the reason, and its checkpoint carries on to the bits of a run that nobody touched."
+    """One of two is killed in mid-run: the job ends with the reason, and its checkpoint carries on to the
+    bits of a run that nobody touched.
+    """
     slow = ["--epochs", "40", "--save-every", "2"]
     command = [
         sys.executable,

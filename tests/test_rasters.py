@@ -878,7 +878,8 @@ from rsssl_nb.data.write import write_raster
 from rsssl_nb.errors import InputError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
-try: write_raster({str(tmp_path / "a.tif")!r}, np.random.default_rng(0).integers(0, 255, (3, 600, 600), dtype=np.uint8))
+noise = np.random.default_rng(0).integers(0, 255, (3, 600, 600), dtype=np.uint8)
+try: write_raster({str(tmp_path / "a.tif")!r}, noise)
 except InputError as e: print("said:", e)
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rsssl_nb.data.scenes import CLASSES, COLORS, IGNORE, make_scene, make_tiles, standardise
+from rsssl_nb.data.scenes import IGNORE, make_scene, make_tiles, standardise
 
 
 def test_shape_and_truth():

@@ -1,4 +1,6 @@
-"Polygons on a raster's grid: both file kinds, any transform, labels, areas, and blocks that keep their distance."
+"""Polygons on a raster's grid: both file kinds, any transform, labels, areas, and blocks that keep their
+distance.
+"""
 
 import json
 import sqlite3
@@ -90,11 +92,13 @@ def gpkg(path, *shapes, epsg=32633, order="<", z=False, envelope=1, layers=1):
     path.unlink(missing_ok=True)
     with sqlite3.connect(path) as base:
         base.execute(
-            "CREATE TABLE gpkg_spatial_ref_sys (srs_name TEXT, srs_id INTEGER PRIMARY KEY, organization TEXT, organization_coordsys_id INTEGER, definition TEXT, description TEXT)"
+            "CREATE TABLE gpkg_spatial_ref_sys (srs_name TEXT, srs_id INTEGER PRIMARY KEY, organization "
+            "TEXT, organization_coordsys_id INTEGER, definition TEXT, description TEXT)"
         )
         base.execute("INSERT INTO gpkg_spatial_ref_sys VALUES ('x', ?, 'EPSG', ?, '', '')", (epsg, epsg))
         base.execute(
-            "CREATE TABLE gpkg_geometry_columns (table_name TEXT, column_name TEXT, geometry_type_name TEXT, srs_id INTEGER, z INTEGER, m INTEGER)"
+            "CREATE TABLE gpkg_geometry_columns (table_name TEXT, column_name TEXT, geometry_type_name "
+            "TEXT, srs_id INTEGER, z INTEGER, m INTEGER)"
         )
         for i in range(layers):
             base.execute(

@@ -1,4 +1,6 @@
-"The checkpoints in the package: whole, small, with what made them, and better at their own task than an untrained method."
+"""The checkpoints in the package: whole, small, with what made them, and better at their own task than an
+untrained method.
+"""
 
 import json
 from pathlib import Path
@@ -37,8 +39,8 @@ def test_what_made_it_is_said(name):
     meta, log = (
         shipped()[name],
         [
-            json.loads(l)
-            for l in shipped(name).with_name(f"{name.split('-')[0]}.jsonl").read_text().splitlines()
+            json.loads(line)
+            for line in shipped(name).with_name(f"{name.split('-')[0]}.jsonl").read_text().splitlines()
         ],
     )
     assert (

@@ -1,4 +1,6 @@
-"Watching: health against closed forms, verdicts on real runs, a log that is being written, and the panel driven without a browser."
+"""Watching: health against closed forms, verdicts on real runs, a log that is being written, and the panel
+driven without a browser.
+"""
 
 import gc
 import json
@@ -192,7 +194,7 @@ def test_constant_embeddings_are_called_collapsed():
 
 
 def made(losses, **more):
-    return [dict(step=i, epoch=0, loss=l, **more) for i, l in enumerate(losses)]
+    return [dict(step=i, epoch=0, loss=loss, **more) for i, loss in enumerate(losses)]
 
 
 def well(**changed):
@@ -348,7 +350,7 @@ def test_pictures_show_what_the_rows_hold(sane):
         for i in range(100_000)
     ]
     picture = show_run(sane, long)
-    assert [len(l.get_xdata()) <= 400 for l in picture.axes[0].lines] == [True] * 3 and thin(long)[-1][
+    assert [len(line.get_xdata()) <= 400 for line in picture.axes[0].lines] == [True] * 3 and thin(long)[-1][
         "step"
     ] == 99_999
     assert picture._repr_png_()[:4] == b"\x89PNG"

@@ -1,8 +1,10 @@
-"""Kill a pretraining run at random moments, resume it, and compare its last weights with those of a run left alone.
+"""Kill a pretraining run at random moments, resume it, and compare its last weights with those of a run left
+alone.
 
     python tests/torture.py [--kills 100] [--methods simclr grass ...] [--log results/torture.json]
 
-Children are forked off one warm parent and killed with SIGKILL: every second one at a random moment of its life, the others while a file is being written.
+Children are forked off one warm parent and killed with SIGKILL: every second one at a random moment of its
+life, the others while a file is being written.
 Exit code 1 when one weight of one run differs.
 """
 
@@ -29,7 +31,9 @@ SMALL = dict(epochs=5, batch=8, samples=32, size=32, width=8, device="cpu", prog
 
 
 def child(image, folder, method):
-    "The pid of a forked process that trains the run in `folder`, from its last checkpoint if there is one, and exits 0."
+    """The pid of a forked process that trains the run in `folder`, from its last checkpoint if there is one,
+    and exits 0.
+    """
     pid = os.fork()
     if pid:
         return pid
@@ -50,7 +54,10 @@ def ended(pid):
 
 
 def wait_to_kill(pid, folder, moment, writing):
-    "Kill the child at a moment (seconds), or from then on as soon as a file is being written. True when it was killed, False when it had finished."
+    """Kill the child at a moment (seconds), or from then on as soon as a file is being written.
+
+    True when it was killed, False when it had finished.
+    """
     started = time.time()
     while True:
         code = ended(pid)
@@ -126,9 +133,8 @@ def main():
                 }
             )
             print(
-                "{method:8} {kills} kills ({while_writing} while a file was written) over {runs} runs: {identical} identical to the bit; {seconds} s".format(
-                    **rows[-1]
-                ),
+                "{method:8} {kills} kills ({while_writing} while a file was written) over {runs} runs: "
+                "{identical} identical to the bit; {seconds} s".format(**rows[-1]),
                 flush=True,
             )
             if a.log:

@@ -1,4 +1,6 @@
-"""The tour without a browser: `python tests/tour.py OUT` leaves tour.html, the label map as GeoTIFF and the figures in OUT."""
+"""The tour without a browser: `python tests/tour.py OUT` leaves tour.html, the label map as GeoTIFF and the
+figures in OUT.
+"""
 
 import base64
 import os

@@ -1,4 +1,6 @@
-"One of two processes connected by gloo: loss, gradients and buffers of every method on half a batch, compared with the whole batch in one process."
+"""One of two processes connected by gloo: loss, gradients and buffers of every method on half a batch,
+compared with the whole batch in one process.
+"""
 
 import sys
 
@@ -53,7 +55,9 @@ METHODS = {
 
 
 def run(make, pair, rank=0, size=1, meet=True):
-    "(loss, gradients summed over processes, buffers) of one step, images and weights in float64 so that rounding flips no ReLU."
+    """(loss, gradients summed over processes, buffers) of one step, images and weights in float64 so that
+    rounding flips no ReLU.
+    """
     torch.manual_seed(0)
     method = make(Encoder(bands=4, width=8)).double()
     if size > 1 and meet:
