@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 EXTRAS := lab,data,interop,docs,dev
 # What people write: the notebooks and these; the rest of rsssl_nb/ is nbdev's.
-WRITTEN := nbs tests benchmarks docs setup.py $(addprefix rsssl_nb/,$(addsuffix .py,__init__ __main__ cli doctor lessons moved))
+WRITTEN := nbs tests benchmarks experiments docs setup.py $(addprefix rsssl_nb/,$(addsuffix .py,__init__ __main__ cli doctor lessons moved))
 # The share of lines that the quick suite runs, in percent: measured, then held.
 FLOOR  := 0
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -103,13 +103,13 @@ refresh: $(STAMP)
 evidence-small: $(STAMP)
 	@echo "== every method and placebo on embedded scenes, small rows in runs/evidence/small"
 	@rm -rf runs/evidence/small
-	@OMP_NUM_THREADS=1 python benchmarks/evidence.py --stage small --results runs/evidence/small --budget 3600
+	@OMP_NUM_THREADS=1 python experiments/evidence.py --stage small --results runs/evidence/small --budget 3600
 
 evidence-pack: $(STAMP)
-	@python benchmarks/evidence.py --stage pack
+	@python experiments/evidence.py --stage pack
 
 evidence:	# on the GPU machine, which need not be able to install anything: STAGES="B C" BUDGET=540
-	@for stage in $(or $(STAGES),A); do PYTHONPATH=$(CURDIR) $(PYTHON) benchmarks/evidence.py --stage $$stage || exit; done
+	@for stage in $(or $(STAGES),A); do PYTHONPATH=$(CURDIR) $(PYTHON) experiments/evidence.py --stage $$stage || exit; done
 
 clean:
 	@rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .hypothesis _proc _docs

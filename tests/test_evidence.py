@@ -11,8 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "experiments"))
+import arms  # noqa: E402
 import evidence as harness  # noqa: E402
+import jobs as harness_jobs  # noqa: E402
+import learning  # noqa: E402
+import rows as harness_rows  # noqa: E402
 import tiles as stacks  # noqa: E402
 
 from rsssl_nb.confusion import mean_iou  # noqa: E402
@@ -78,7 +82,7 @@ def test_resumed_row_by_row(rows, tmp_path):
 
 
 def test_a_diverged_run_is_a_row_without_a_score(tmp_path, monkeypatch):
-    monkeypatch.setattr(harness, "finite_step", lambda *a: float("nan"))
+    monkeypatch.setattr(learning, "finite_step", lambda *a: float("nan"))
     found = small(tmp_path)
     assert (
         found["simclr", "all"]["status"] == "diverged"
@@ -91,34 +95,34 @@ def test_a_diverged_run_is_a_row_without_a_score(tmp_path, monkeypatch):
 
 def test_common_setting_is_common():
     for arm in ("simclr", "grass", "ssccl"):
-        gen = harness.learn(
+        gen = learning.pretraining(
             arm,
             (torch.zeros(16, 4, 32, 32, dtype=torch.uint8) + torch.arange(32, dtype=torch.uint8), None),
-            harness.SMALL,
+            arms.SMALL,
             0,
             "common",
             "cpu",
         )
         method = next(gen)[1]
-        assert method.plans() == (harness.COMMON, harness.COMMON) and method.min_iou == 0.1
+        assert method.plans() == (arms.COMMON, arms.COMMON) and method.min_iou == 0.1
         assert any(isinstance(m, torch.nn.BatchNorm1d) for m in method.head), "the head is not the common one"
 
 
 def test_every_arm_is_a_method_or_a_floor():
-    parents = {p for _, p, _ in harness.ARMS.values()} - {None}
-    assert parents <= set(harness.ARMS)
-    there = [a for a in harness.ARMS if harness.key_of(a) or a == "random"]
+    parents = {p for _, p, _ in arms.ARMS.values()} - {None}
+    assert parents <= set(arms.ARMS)
+    there = [a for a in arms.ARMS if arms.key_of(a) or a == "random"]
     for arm in there:
-        harness.options_of(arm, "common"), harness.options_of(arm, "paper")
-    jobs = harness.jobs_of(
+        arms.options_of(arm, "common"), arms.options_of(arm, "paper")
+    jobs = harness_jobs.jobs_of(
         "A",
         type("D", (), dict(pools={"dubai": 0}, name="dubai")),
-        lambda arm: harness.sizes_of("A", arm),
+        lambda arm: arms.sizes_of("A", arm),
         (0, 1, 2),
         there,
         [],
     )
-    assert len(jobs) == 3 * len(there) * 4 * 2 and len({harness.identity(j) for j in jobs}) == len(jobs)
+    assert len(jobs) == 3 * len(there) * 4 * 2 and len({harness_jobs.identity(j) for j in jobs}) == len(jobs)
 
 
 def row(method, seed, table, **more):
@@ -194,7 +198,7 @@ def test_the_ledger_has_no_number_of_its_own(tmp_path):
     assert {c["paper"] for c in claims} == {"GraSS", "FALSE", "GLCNet", "SSCCL"}
     used = {t["arm"]["measure"] for c in claims if (t := c["test"]) and "arm" in t}
     assert used <= set(MEASURES) and all(
-        m in harness.ARMS for c in claims if (t := c["test"]) and "vs" in t for m in (t["method"], t["vs"])
+        m in arms.ARMS for c in claims if (t := c["test"]) and "vs" in t for m in (t["method"], t["vs"])
     )
 
 
@@ -264,8 +268,8 @@ def test_the_papers_setting_on_a_fake(tmp_path):
 
 
 def test_one_percent_of_potsdam_is_the_papers_138():
-    assert len(stacks.drawn(13824)("01pct", 0)) == 138 and set(stacks.drawn(100)("10pct", 0).tolist()) < set(
-        stacks.drawn(100)("all", 0).tolist()
+    assert len(stacks.random_subsets(13824)("01pct", 0)) == 138 and set(stacks.random_subsets(100)("10pct", 0).tolist()) < set(
+        stacks.random_subsets(100)("all", 0).tolist()
     )
 
 
@@ -311,7 +315,7 @@ def test_measures_on_cases_known_by_head():
 
 def test_floors_need_no_network(tmp_path, monkeypatch):
     pytest.importorskip("sklearn")
-    monkeypatch.setattr(harness, "SUBSETS", [("25pct", 0)])
+    monkeypatch.setattr(harness_rows, "SUBSETS", [("25pct", 0)])
     data = stacks.embedded()
     test = replace(data.test(), images=data.test().images[:, :3])
     data = replace(
@@ -320,8 +324,8 @@ def test_floors_need_no_network(tmp_path, monkeypatch):
         test=lambda: test,
         overlaps=[dict(mean_iou=0.5, iou={"road": 0.5})],
     )
-    book = harness.Book(tmp_path / "evidence-floor.json")
-    harness.floors(data, book, harness.Clock(600), dict(protocol=1, small=False))
+    book = harness_jobs.ResultsFile(tmp_path / "evidence-floor.json")
+    harness_rows.run_floors(data, book, harness_jobs.Budget(600), dict(protocol=1, small=False))
     found = {(r["method"], r["fraction"]): r for r in book.rows.values()}
     assert set(found) == {
         ("annotators", "none"),

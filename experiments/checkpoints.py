@@ -1,14 +1,14 @@
-"""The small checkpoints that ship with the package: what the pages' networks look like after a longer training than a page has time for.
+"""The small checkpoints that ship with the package: what a longer training makes of the pages' networks.
 
-    python benchmarks/checkpoints.py [METHOD ...] [--epochs 20] [--tiles 1024] [--out rsssl_nb/checkpoints]
+    python experiments/checkpoints.py [METHOD ...] [--epochs 20] [--tiles 1024] [--out rsssl_nb/checkpoints]
 
-Each method as its page builds it (ResNet-18 of width 16, four bands), trained by pages `methods/base` and `methods/practice`'s `practice_step` on scenes that the package makes. A file holds the
-whole method in float16, with what made it in its header (read it with `rsssl_nb.load_weights`); the log, a line an epoch, lies beside it. GraSS is also
-kept where its warm-up ends, so that its regions can be seen before and after they steer.
+Each method as its page builds it (ResNet-18 of width 16, four bands), trained by `practice_step` (page
+`methods/practice`) on scenes that the package makes. A file holds the whole method in float16, with what made
+it in its header (read it with `rsssl_nb.weights.load_weights`); the log, a line an epoch, lies beside it.
+GraSS is also kept where its warm-up ends, so that its regions can be seen before and after they steer.
 """
 
 import argparse
-import json
 import platform
 import time
 from pathlib import Path
@@ -17,7 +17,7 @@ import torch
 
 from rsssl_nb.data.scenes import make_tiles, standardise
 from rsssl_nb.encoders import Encoder
-from rsssl_nb.files import write_aside
+from rsssl_nb.files import write_json_lines
 from rsssl_nb.methods.base import At
 from rsssl_nb.methods.practice import practice_step
 from rsssl_nb.methods.registry import method_class
@@ -34,7 +34,7 @@ OPTIONS = dict(
 ALSO = dict(grass=(0.5,))  # kept at these shares of the training too
 
 
-def build(name):
+def build(name: str) -> torch.nn.Module:
     "A method as its page builds it, with the weights of seed 0."
     torch.manual_seed(0)
     return method_class(name)(Encoder(bands=4, width=16), **OPTIONS[name])
@@ -53,18 +53,12 @@ def train(name, images, epochs, batch=64, size=64, lr=1e-3):
         schedule.step()
         method.after_step(At(t / (epochs * steps), t // steps))
         if (t + 1) % steps == 0:
-            yield (
-                (t + 1) // steps,
-                method,
-                dict(
-                    epoch=(t + 1) // steps,
-                    loss=round(float(step.loss.detach()), 4),
-                    **{k: round(float(v), 4) for k, v in step.parts.items()},
-                ),
-            )
+            epoch = (t + 1) // steps
+            parts = {name: round(float(value), 4) for name, value in step.parts.items()}
+            yield epoch, method, dict(epoch=epoch, loss=round(float(step.loss.detach()), 4), **parts)
 
 
-def passport(raw):
+def passport(raw) -> dict:
     "What a loader must know of the images: bands, their mean and deviation, metres a pixel."
     return dict(
         band_names=["red", "green", "blue", "nir"],
@@ -74,9 +68,11 @@ def passport(raw):
     )
 
 
-def make(name, out, epochs, tiles):
+def make(name: str, out: Path, epochs: int, tiles: int) -> None:
     "One method's files in `out`."
-    raw, started, rows = make_tiles(tiles, 96, seed=3)[0], time.time(), []
+    raw, _ = make_tiles(tiles, 96, seed=3)
+    started = time.time()
+    rows = []
     images = standardise(raw)
     for epoch, method, row in train(name, images, epochs):
         rows.append(row | dict(minutes=round((time.time() - started) / 60, 2)))
@@ -103,14 +99,14 @@ def make(name, out, epochs, tiles):
                 device=f"cpu ({platform.machine()}), {torch.get_num_threads()} thread(s)",
                 torch=torch.__version__,
                 commit=code_version(),
-                command=f"python benchmarks/checkpoints.py {name} --epochs {epochs} --tiles {tiles}",
+                command=f"python experiments/checkpoints.py {name} --epochs {epochs} --tiles {tiles}",
             )
             save_weights(
                 out / f"{name}-{epoch}.safetensors",
                 {k: v.half() if v.is_floating_point() else v for k, v in method.state_dict().items()},
                 meta,
             )
-    write_aside(out / f"{name}.jsonl", lambda p: p.write_text("".join(json.dumps(r) + "\n" for r in rows)))
+    write_json_lines(out / f"{name}.jsonl", rows)
 
 
 if __name__ == "__main__":
