@@ -429,7 +429,7 @@ def _weights_in(path):
 def shipped(name=None):
     """The path of a checkpoint that comes with the package, as in shipped("glcnet-20"): method and epoch. Without a name, {name: what made it}.
 
-    Whole methods in float16, made by `benchmarks/checkpoints.py`: `load` takes the encoder out of one, `load_into(method, load_weights(path)[0])` fills
+    Whole methods in float16, made by `experiments/checkpoints.py`: `load` takes the encoder out of one, `load_into(method, load_weights(path)[0])` fills
     a method built as on its page. ValueError lists the names.
     """
     found = {p.stem: p for p in sorted(Path(files("rsssl_nb") / "checkpoints").glob("*.safetensors"))}
