@@ -5,7 +5,6 @@ Written by hand, as cli.py is: `rsssl-nb lessons`, `copy`, `lab` and `grade` are
 
 import ast
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 
+from rsssl_nb.files import write_aside
 from rsssl_nb.moved import forward
 
 FLAGS = {"slow", "gpu"}
@@ -92,14 +92,10 @@ def place(source, target, force=False):
     if target.exists() and not force:
         return None if same(source, target) else place(source, target.with_stem(target.stem + ".new"))
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{target.name}.part")
     try:
-        shutil.copyfile(source, aside)
-        os.replace(aside, target)
+        write_aside(target, lambda aside: shutil.copyfile(source, aside))
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(target)) from None  # Python names the source
-    finally:
-        aside.unlink(missing_ok=True)
     return target
 
 

@@ -31,3 +31,18 @@ def image(tmp_path_factory):
     from rsssl_nb.data.write import write_scene
 
     return write_scene(make_scene(128, seed=1), tmp_path_factory.mktemp("scene"))[0]
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    "Forty tiles, one of them cut short and one of three bands."
+    from odd_rasters import noise
+
+    from rsssl_nb.data.write import write_raster
+
+    for i in range(40):
+        write_raster(tmp_path / f"{i:02}.tif", noise(2, 64, 64, seed=i), nodata=0)
+    cut = tmp_path / "07.tif"
+    cut.write_bytes(cut.read_bytes()[:2000])
+    write_raster(tmp_path / "20.tif", noise(3, 64, 64))
+    return tmp_path
