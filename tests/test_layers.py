@@ -103,6 +103,13 @@ def loaded(code, *names):
 
 def test_a_plain_import_is_light():
     assert loaded("import rsssl_nb", "torch", "numpy", *DOORS) == []
+    assert loaded("import rsssl_nb.errors, rsssl_nb.files, rsssl_nb.moved", "torch", "numpy", *DOORS) == []
+
+
+def test_the_data_modules_need_no_torch():
+    modules = "pool statistics labels check shapes splits datasets download scenes"
+    code = "import " + ", ".join(f"rsssl_nb.data.{name}" for name in modules.split())
+    assert loaded(code, "torch", "rasterio") == []
 
 
 @pytest.mark.parametrize(
@@ -116,6 +123,9 @@ def test_a_plain_import_is_light():
         "training.pretrain",
         "mapping.segment",
         "mapping.embed",
+        "data.pool",
+        "data.labels",
+        "data.statistics",
         "data.shapes",
         "data.datasets",
         "explain.attribution",

@@ -419,7 +419,7 @@ def test_folders_are_refused_before_anything_is_written(tmp_path):
             [SCENE.image[:3]],
             [SCENE.labels],
             fraction=1.0,
-            classes=__import__("rsssl_nb.data.rasters", fromlist=["Classes"]).Classes(
+            classes=__import__("rsssl_nb.data.labels", fromlist=["Classes"]).Classes(
                 SCENE.classes, SCENE.colors
             ),
             size=64,
