@@ -21,7 +21,11 @@ LAYERS = (
 DOORS = {
     "torchvision": {"encoders"},
     "captum": {"explain.attribution"},
-    "rasterio": {"data.gdal", "data.write"},
+    "rasterio": {"data.gdal", "data.write", "mapping.polygons"},
+    "pyogrio": {"mapping.polygons"},
+    "onnx": {"mapping.onnx"},
+    "onnxruntime": {"mapping.onnx"},
+    "onnxscript": {"mapping.onnx"},
     "accelerate": {"training"},
     "matplotlib": {"figures"},
     "ipywidgets": {"widgets"},

@@ -16,7 +16,8 @@ import torch
 
 from ..data.raster import open_raster
 from ..errors import InputError
-from .stitch import encode_labels, encode_shares, predictor
+from .models import ForeignModel
+from .stitch import encode_labels, encode_shares, mean_of_orientations, predictor
 from .store import OutputFile, check_output, write_map
 from .tiling import check_windows
 from ..training.engine import pick_device
@@ -39,7 +40,8 @@ def model_on_device(model: torch.nn.Module, device: str) -> Iterator[str]:
     Of several processes with GPUs, each has its own.
     """
     device = pick_device(device)
-    training, home = model.training, next(model.parameters()).device
+    training = model.training
+    home = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
     if device == "cuda":
         device = f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
     model.to(device).eval()
@@ -60,18 +62,26 @@ def segment(
     progress: bool = False,
     probabilities: str | Path | None = None,
     resume: bool = False,
+    tta: bool = False,
 ) -> np.ndarray | str | Path:
     """The label map of a raster: uint8 (H, W), or the path written when `out` is given. 255 without data.
 
-    `model`: a Segmenter (logits (B, K, h, w); buffers `mean`, `std`; `classes` and `colors` for the file).
+    `model`: a Segmenter, or any network as a ForeignModel (logits (B, K, h, w); buffers `mean`, `std`;
+    `classes` and `colors` for the file).
     `source`: path, Raster, Scene or array (C, H, W). Windows of `size` pixels share the part `overlap` with
     their neighbours and are blended; `batch` of them run at once (16 on a GPU; 1 in each thread of a
     processor). A file is a COG with the source's CRS and transform, palette, class names and nodata 255, and
     appears only when complete; `probabilities`: a second one, with each class's share and the entropy in
-    percent. `resume` continues a run that was stopped. Processes started by torchrun share the work.
+    percent. `resume` continues a run that was stopped. `tta`: the mean over the window's eight orientations,
+    at eight times the work. Processes started by torchrun share the work.
     InputError for what cannot be mapped or written.
     """
     raster = open_raster(source)
+    if not hasattr(model, "mean"):
+        raise InputError(
+            f"a {type(model).__name__} does not say the mean and std of its bands: wrap it, as in "
+            "segment(ForeignModel(network, Passport(mean=..., std=...)), image, out)"
+        )
     classes = getattr(model, "classes", None)
     colors = getattr(model, "colors", None) or None
     check_windows(raster, model.mean.numel(), size, batch)
@@ -87,13 +97,19 @@ def segment(
             )
         outputs.append(OutputFile(probabilities, len(classes) + 1, dict(names=[*classes, "entropy"])))
         encode = encode_shares
+    about = dict(weights=weights_digest(model))
+    if tta:
+        about["tta"] = True
     with model_on_device(model, device) as device:
+        if isinstance(model, ForeignModel):
+            model.check_window(size)
+        predict = predictor(model, device)
         found = write_map(
-            predictor(model, device),
+            mean_of_orientations(predict) if tta else predict,
             raster,
             encode,
             outputs,
-            dict(weights=weights_digest(model)),
+            about,
             size,
             overlap,
             batch,

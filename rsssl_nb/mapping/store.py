@@ -26,6 +26,7 @@ from ..data.raster import Raster
 from ..data.write import raster_writer
 from ..errors import InputError
 from ..files import write_aside
+from .categories import remove_sidecars, write_categories
 from .stitch import map_bands
 from .tiling import band_layout, bands_of_process, plan_windows
 from ..training.folder import locked
@@ -59,11 +60,11 @@ def prepare_folder(folder: Path, about: dict, resume: bool) -> None:
     """
     record = folder / "about.json"
     before = json.loads(record.read_text()) if record.exists() else about
-    changed = [name for name in about if before.get(name) != about[name]]
+    changed = [name for name in {**about, **before} if before.get(name) != about.get(name)]
     if resume and changed:
         name = changed[0]
         raise InputError(
-            f"{folder} holds a map begun with another {name} ({before.get(name)}, not {about[name]}): "
+            f"{folder} holds a map begun with another {name} ({before.get(name)}, not {about.get(name)}): "
             "use the same, or begin again without --resume"
         )
     if not resume:
@@ -181,6 +182,9 @@ def assemble(folder: Path, raster: Raster, outputs: list[OutputFile], size: int)
         first = last
     for path, output in zip(written, outputs):
         copy_as_cog(path, output.path)
+        remove_sidecars(output.path)
+        if output.metadata.get("classes"):
+            write_categories(output.path, output.metadata["classes"], output.metadata.get("colors"))
     return has_data
 
 # %% ../../nbs/library/mapping/store.ipynb #bcdd7e63
