@@ -1,4 +1,4 @@
-"Networks trained elsewhere: what they must say, what is refused, and that their maps are those of a plain loop."
+"Networks trained elsewhere: what they must say, what is refused, and maps equal to those of a plain loop."
 
 import ctypes
 import json
