@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'SHAPES', 'painted_textures', 'MosaicPlan', 'voronoi', 'block_grid', 'strips', 'ellipse', 'parcel_maps',
-           'draw_classes', 'draw_unequal', 'draw_windows_of', 'filled', 'lit', 'Mosaics', 'make_mosaics',
-           'share_no_image']
+           'draw_classes', 'draw_windows_of', 'filled', 'lit', 'Mosaics', 'make_mosaics', 'share_no_image']
 
 # %% ../../nbs/library/data/mosaics.ipynb #09ed9ec7
 import hashlib
@@ -186,11 +185,11 @@ def draw_classes(rng, n, plan, known):
     play = plan.in_play(known)
     if plan.shape == "object":
         others = play[play != plan.ground]
-        return np.stack([np.full(n, plan.ground), draw_unequal(rng, others, (n,), plan.imbalance)], 1)
-    return draw_unequal(rng, play, (n, plan.parcels), plan.imbalance)
+        return np.stack([np.full(n, plan.ground), _draw_unequal(rng, others, (n,), plan.imbalance)], 1)
+    return _draw_unequal(rng, play, (n, plan.parcels), plan.imbalance)
 
 
-def draw_unequal(rng, play, shape, imbalance):
+def _draw_unequal(rng, play, shape, imbalance):
     "Classes of `play`, drawn so that the first is `imbalance` times as likely as the last."
     share = imbalance ** -(np.arange(len(play)) / max(1, len(play) - 1))
     return rng.choice(play, shape, p=share / share.sum())
