@@ -5,6 +5,7 @@ from zipfile import ZipFile
 
 import numpy as np
 import pytest
+import rasterio
 from click.testing import CliRunner
 
 from rsssl_nb.cli import main
@@ -510,3 +511,37 @@ def test_export_for_other_libraries(job, tmp_path):
     )
     shown = good("info", tmp_path / "pre")
     assert "pixel_size" in shown and "commit" in shown
+
+
+def test_a_run_goes_out_as_onnx_and_maps_as_itself(job, tmp_path):
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("pyogrio")
+    image = job / "image/s1.tif"
+    good("export", job / "seg", tmp_path / "net.onnx", "--to", "onnx", "--resolution", 50)
+    layer = ("--polygons", tmp_path / "m.gpkg", "--least-area", 1)
+    assert "m.gpkg" in good(
+        "map", tmp_path / "net.onnx", image, tmp_path / "m.tif", "--device", "cpu", *layer
+    )
+    good("map", job / "seg", image, tmp_path / "n.tif", "--device", "cpu")
+    with rasterio.open(tmp_path / "m.tif") as ours, rasterio.open(tmp_path / "n.tif") as theirs:
+        assert (ours.read() == theirs.read()).mean() > 0.9999 and ours.tags()["CLASSES"] == theirs.tags()[
+            "CLASSES"
+        ]
+    refused("map", job / "seg", image, tmp_path / "m.tif", "--mean", "1,2,3", says="carries its passport")
+    refused("map", job / "seg", image, tmp_path / "m.tif", "--mean", "1,x", says="no list of numbers")
+    refused("map", job / "seg", image, tmp_path / "m.tif", "--polygons", tmp_path / "m.shp", says=".gpkg")
+    refused("export", job / "pre", tmp_path / "pre.onnx", "--to", "onnx", says="finetune")
+
+
+def test_several_images_are_mapped_into_a_folder(job, tmp_path):
+    images = sorted((job / "image").glob("*.tif"))
+    many = (images * 2)[:2] if len(images) < 2 else images[:2]
+    said = good("map", job / "seg", *many, tmp_path / "maps", "--device", "cpu", "--tta")
+    assert said.count("wrote") == len(set(many)) == len(list((tmp_path / "maps").glob("*.tif")))
+    before = images[0].read_bytes()
+    refused("map", job / "seg", *many, images[0], says="give a folder")
+    refused("map", job / "seg", images[0], images[0], tmp_path / "twice", says="two images")
+    refused(
+        "map", job / "seg", *many, tmp_path / "maps", "--probabilities", tmp_path / "p.tif", says="one IN"
+    )
+    assert images[0].read_bytes() == before and not (tmp_path / "twice").exists()
