@@ -1,4 +1,4 @@
-"""Self-supervised contrastive learning for segmenting remote-sensing images: taught, explored and run in notebooks.
+"""Self-supervised contrastive learning for segmenting remote-sensing images: taught, explored, run.
 
 A plain import loads nothing heavy; each name below is loaded when it is first touched (PEP 562).
 """

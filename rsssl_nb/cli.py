@@ -1,7 +1,6 @@
 """The command line `rsssl-nb`: the pages' own functions, for jobs that outgrow a page.
 
-Every failure that a user can mend ends in one sentence on stderr and exit code 2; `--traceback` shows where
-it came from.
+A failure that a user can mend ends in one sentence on stderr and exit code 2; `--traceback` shows its origin.
 """
 
 import json
@@ -81,8 +80,8 @@ def main(traceback):
 @seed
 def scene(out, size, seed):
     "Write a synthetic scene to OUT: image.tif (R G B NIR) and labels.tif."
-    from rsssl_nb.data.write import write_scene
     from rsssl_nb.data.scenes import make_scene
+    from rsssl_nb.data.write import write_scene
 
     for path in write_scene(make_scene(size, seed), out):
         click.echo(f"wrote {path}")
@@ -352,9 +351,9 @@ def check(folder):
     """List what is wrong with a FOLDER of rasters or a dataset: corrupt, empty and mismatching files, labels,
     leaks. Exit code 2 when there is anything.
     """
+    from rsssl_nb.data.check import check_rasters
     from rsssl_nb.data.datasets import recognise
     from rsssl_nb.data.splits import check_dataset
-    from rsssl_nb.data.check import check_rasters
 
     data = recognise(folder)
     rows = check_dataset(data) if data else check_rasters(folder)

@@ -1,4 +1,7 @@
-"Baselines: losses against an independent library, closed forms, limits; queue, copy and masks do what their pages say."
+"""Baselines: losses against an independent library, closed forms, limits.
+
+Queue, copy and masks do what their pages say.
+"""
 
 import copy
 import inspect
@@ -93,7 +96,7 @@ def test_swav_is_lightlys(lightly):
     )
 
 
-# MoCo ------------------------------------------------------------------------------------------------------------------
+# MoCo -------------------------------------------------------------------------------------------------------
 
 
 @given(st.integers(1, 12), st.integers(1, 30), st.integers(1, 6))
@@ -149,7 +152,7 @@ def test_a_resumed_queue_is_the_same_queue():
     assert "queue" in whole.state_dict()
 
 
-# self-distillation ---------------------------------------------------------------------------------------------------
+# self-distillation ------------------------------------------------------------------------------------------
 
 
 def test_byol_is_the_siamese_parent_of_ssccl():
@@ -187,7 +190,7 @@ def test_targets_get_no_gradient_and_perfect_agreement_costs_minus_one():
     assert not m.targets(None, z).requires_grad
 
 
-# clustering ----------------------------------------------------------------------------------------------------------
+# clustering -------------------------------------------------------------------------------------------------
 
 
 @given(st.integers(1, 20), st.integers(2, 12), st.integers(0, 99))
@@ -202,7 +205,7 @@ def test_scores_of_any_size_are_finite():
     assert sinkhorn(1e4 * rows(6, 5).detach(), 1.0).isfinite().all()
 
 
-# dense ---------------------------------------------------------------------------------------------------------------
+# dense ------------------------------------------------------------------------------------------------------
 
 
 def test_densecl_without_its_branch_is_moco():
@@ -264,7 +267,7 @@ def test_pixpro_by_hand():
     torch.testing.assert_close(propagate(x, m.transform)[0], torch.stack(want), rtol=1e-4, atol=1e-5)
 
 
-# inpainting ----------------------------------------------------------------------------------------------------------
+# inpainting -------------------------------------------------------------------------------------------------
 
 
 def test_nothing_under_a_hole_reaches_the_encoder():
@@ -281,7 +284,7 @@ def test_holes_fit_views_of_any_size():
     assert holes(torch.rand(3, 8, 8), 0.5, (45, 61)).shape == (3, 1, 45, 61)
 
 
-# all -----------------------------------------------------------------------------------------------------------------
+# all --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -291,9 +294,9 @@ def test_holes_fit_views_of_any_size():
 )
 def test_a_method_is_short(module, methods):
     lines = [
-        l
-        for l in inspect.getsource(module).splitlines()
-        if l.strip() and not l.startswith(("#", "from", "import", "__all__"))
+        line
+        for line in inspect.getsource(module).splitlines()
+        if line.strip() and not line.startswith(("#", "from", "import", "__all__"))
     ]
     assert len(lines) <= 90 * methods, len(lines)
 

@@ -268,9 +268,9 @@ def test_the_papers_setting_on_a_fake(tmp_path):
 
 
 def test_one_percent_of_potsdam_is_the_papers_138():
-    assert len(stacks.random_subsets(13824)("01pct", 0)) == 138 and set(stacks.random_subsets(100)("10pct", 0).tolist()) < set(
-        stacks.random_subsets(100)("all", 0).tolist()
-    )
+    assert len(stacks.random_subsets(13824)("01pct", 0)) == 138 and set(
+        stacks.random_subsets(100)("10pct", 0).tolist()
+    ) < set(stacks.random_subsets(100)("all", 0).tolist())
 
 
 @pytest.mark.long

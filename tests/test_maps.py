@@ -388,9 +388,10 @@ def test_without_resume_a_stopped_map_begins_again(tmp_path):
     assert list(tmp_path.glob(".m.tif.parts/*.band"))
     segment(Pixels(), make_scene(300, seed=2), tmp_path / "m.tif", size=64, device="cpu")
     found = np.nan_to_num(open_raster(tmp_path / "m.tif").read(0, 0, 300, 300)[0], nan=255)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["m.tif", "m.tif.aux.xml"] and (
-        found == whole(Pixels(), make_scene(300, seed=2))
-    ).all()
+    assert (
+        sorted(p.name for p in tmp_path.iterdir()) == ["m.tif", "m.tif.aux.xml"]
+        and (found == whole(Pixels(), make_scene(300, seed=2))).all()
+    )
 
 
 # ---------------------------------------------------------------- files

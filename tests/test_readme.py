@@ -34,7 +34,8 @@ def test_links_lead_somewhere(name):
 @pytest.mark.parametrize("name", FRONT)
 def test_files_that_are_named_are_there(name):
     named = re.findall(
-        r"(?<![\w/.-])((?:nbs|rsssl_nb|tests|benchmarks|experiments|docs|results)/[\w/.-]*[\w/])", text_of(name)
+        r"(?<![\w/.-])((?:nbs|rsssl_nb|tests|benchmarks|experiments|docs|results)/[\w/.-]*[\w/])",
+        text_of(name),
     )
     kept = [n for n in named if "<" not in n]
     assert [n for n in kept if not (ROOT / n).exists()] == []

@@ -118,7 +118,7 @@ def test_killed_four_times_and_resumed_by_command_line(method, tmp_path, image):
     assert (tmp_path / "cut/encoder.safetensors").read_bytes() == (
         tmp_path / "whole/encoder.safetensors"
     ).read_bytes()
-    assert [json.loads(l)["step"] for l in log.read_text().splitlines()] == list(range(24))
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(24))
 
 
 def test_few_samples_still_give_a_step():
@@ -199,7 +199,10 @@ def test_a_full_disk_while_saving_leaves_the_checkpoint_before(tmp_path, monkeyp
 
 
 def test_two_processes_on_one_folder(tmp_path, image):
-    hold = "import sys, time; from rsssl_nb.training.folder import locked\nwith locked(sys.argv[1]): print('mine', flush=True); time.sleep(99)"
+    hold = (
+        "import sys, time; from rsssl_nb.training.folder import locked\n"
+        "with locked(sys.argv[1]): print('mine', flush=True); time.sleep(99)"
+    )
     other = subprocess.Popen(
         [sys.executable, "-c", hold, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True
     )
@@ -427,7 +430,9 @@ def test_folders_are_refused_before_anything_is_written(tmp_path):
 
 
 def test_what_a_killed_writer_left_is_swept_away(tmp_path):
-    "Killed while the very first file was written: the folder holds a half of it, and the run starts all the same."
+    """Killed while the very first file was written: the folder holds a half of it, and the run starts all the
+    same.
+    """
     (tmp_path / "run").mkdir()
     (tmp_path / "run/.config.json.part123").write_text("{")
     assert pretrain(SCENE, out=tmp_path / "run", resume="auto", **SMALL).complete and not list(
