@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_WINDOW_BYTES', 'nodata_mask', 'usable_nodata', 'nodata_to_nan', 'Raster', 'outside_area', 'overview',
-           'pixel_metres', 'spread_windows', 'strips', 'looks_like_mask', 'alpha_band', 'check_header', 'open_file',
-           'open_array', 'open_raster']
+           'pixel_metres', 'spread_windows', 'covering_strips', 'looks_like_mask', 'alpha_band', 'check_header',
+           'open_file', 'open_array', 'open_raster']
 
 # %% ../../nbs/library/data/raster.ipynb #3d7701d4
 import os
@@ -225,7 +225,7 @@ def spread_windows(width: int, height: int, size: int = 256, most: int = 8) -> l
     return [(int(x), int(y), w, h) for y in along(height) for x in along(width)]
 
 
-def strips(width: int, height: int) -> Iterator[tuple]:
+def covering_strips(width: int, height: int) -> Iterator[tuple]:
     "Windows (x, y, w, h) of at most 4096 x 256 pixels that cover a raster without overlap."
     for y in range(0, height, 256):
         for x in range(0, width, 4096):
@@ -242,7 +242,7 @@ def looks_like_mask(file, band: int) -> bool:
 
     found = set().union(*values(spread_windows(file.width, file.height)))
     if not found:  # nothing but 0 is no evidence: look on
-        found = next(filter(None, values(strips(file.width, file.height))), set())
+        found = next(filter(None, values(covering_strips(file.width, file.height))), set())
     return len(found) < 2
 
 

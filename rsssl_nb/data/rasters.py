@@ -20,7 +20,7 @@ MOVED = {
     "data.raster": (
         "Raster alpha_band looks_like_mask open_array open_file open_raster pixel_metres usable_nodata "
         "BUDGET=MAX_WINDOW_BYTES missing=nodata_mask measured=nodata_to_nan look=overview "
-        "spread=spread_windows everywhere=strips check_block=check_header read_raw=Raster.read_raw "
+        "spread=spread_windows everywhere=covering_strips check_block=check_header read_raw=Raster.read_raw "
         "read_window=Raster.read valid_window=Raster.valid"
     ),
     "data.write": "rgb tiff_profile raster_writer write_raster write_scene describe=write_tags",
