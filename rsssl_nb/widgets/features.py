@@ -21,10 +21,10 @@ from ..errors import InputError
 from rsssl_nb.explain.attribution import (
     HOWS,
     LAYERS,
-    among,
     attribute,
     box_mask,
     class_in,
+    contrast_among,
     encoder_of,
     heat,
     likeness,
@@ -232,7 +232,7 @@ def saliency_question(
         pair = two_views(images, size, STILL, Plan())
         own = embedded_rows(net, pair.b)  # in view a it is what moves: that row is taken out again
         a, b = company(ground, net, mean, std, size)
-        return among(net, torch.cat([own, a]), torch.cat([own, b]), [0]), images
+        return contrast_among(net, torch.cat([own, a]), torch.cat([own, b]), [0]), images
     drawn = checked_boxes([box], (x, y, x + size, y + size), ["drawn"])[0] - np.tile([x, y], 2)
     dense = dense_features(net, images)[0]
     if about == "box":
