@@ -39,9 +39,9 @@ def taken(theirs: torch.Tensor, match: torch.Tensor) -> torch.Tensor:
 class DenseCL(MoCo):
     """DenseCL: MoCo v2 plus a dense branch whose cells match where the features are most alike.
 
-    Wang et al. 2021. At `lam` 0 it is MoCo. `lam` weight of the dense loss in [0, 1], `grid` cells a side (maps
-    are averaged down to it); the rest as MoCo. Trace: `za`, `zb` (B, dim), and `match` (n, grid**2), the other
-    view's cell for each cell.
+    Wang et al. 2021. At `lam` 0 it is MoCo. `lam` weight of the dense loss in [0, 1], `grid` cells a side
+    (maps are averaged down to it); the rest as MoCo. Trace: `za`, `zb` (B, dim), and `match` (n, grid**2),
+    the other view's cell for each cell.
     """
 
     title = "DenseCL"

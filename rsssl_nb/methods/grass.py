@@ -198,10 +198,10 @@ class GraSS(SimCLR):
     Until its warm-up has passed it is SimCLR. `warmup` share of training without guidance; `warmup_epochs` in
     its place, when given. `thresh`: share of the map's range to exceed (below 0, from 1 on: no cut). `sign` 1
     seeks what raises the loss, -1 what lowers it. `which_views` own: each by its own map; shared: view a's
-    box, carried into b. `score`, `min_side` (None: one cell) as in `peak_boxes`. `resize` bilinear or nearest.
-    `bn_twice`: the guide moves running statistics too. Others as SimCLR's. Trace: `heat` (2B, h, w), `boxes`
-    (2B, 4), `view_a`, `view_b` before and `a`, `b`, `where_a`, `where_b` after, `box_iou` (B,), `skipped`,
-    `za`, `zb`.
+    box, carried into b. `score`, `min_side` (None: one cell) as in `peak_boxes`. `resize` bilinear or
+    nearest. `bn_twice`: the guide moves running statistics too. Others as SimCLR's. Trace: `heat` (2B, h, w),
+    `boxes` (2B, 4), `view_a`, `view_b` before and `a`, `b`, `where_a`, `where_b` after, `box_iou` (B,),
+    `skipped`, `za`, `zb`.
     """
 
     title = "GraSS"

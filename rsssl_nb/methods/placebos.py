@@ -221,8 +221,8 @@ class TrueSuspects(Suspects):
 class FALSEOracle(LabelOracle, FALSE):
     """FALSE told by labels: as many suspects a row as the rule names, and none of them wrong.
 
-    They are drawn among the negatives whose view has the same dominant class - or, with the attribute `every`,
-    are all of those. Options and trace as FALSE; see LabelOracle for the labels.
+    They are drawn among the negatives whose view has the same dominant class - or, with the attribute
+    `every`, are all of those. Options and trace as FALSE; see LabelOracle for the labels.
     """
 
     title = "FALSE, true suspects (oracle)"

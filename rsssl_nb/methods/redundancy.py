@@ -37,8 +37,8 @@ def off_diagonal(c: torch.Tensor) -> torch.Tensor:
 class BarlowTwins(SimCLR):
     """Barlow Twins: the views' cross-correlation should be the identity, (57.1) (Zbontar et al. 2021).
 
-    `lam` weight of the entries off the diagonal; `dim`, `hidden`, `head`, `head_norm` (a BatchNorm in the head)
-    as SimCLR. Trace: `za`, `zb`.
+    `lam` weight of the entries off the diagonal; `dim`, `hidden`, `head`, `head_norm` (a BatchNorm in the
+    head) as SimCLR. Trace: `za`, `zb`.
     """
 
     title = "Barlow Twins"

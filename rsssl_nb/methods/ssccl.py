@@ -150,7 +150,8 @@ class SSCCL(Method):
     siamese (predictor and a moving average of the network) or infonce (parent: SimCLR, with `tau`); `lam`
     weight of the consistency branch, `beta` of its region term; `grid` K points a side; `ema` the average's
     momentum at the start, rising to 1; `dim`, `hidden`, `head`, `head_norm` as SimCLR. Trace: `points_a`,
-    `points_b`, `ok`, `iou`, `similarity` (B, K*K), `skipped`, `za`, `zb`. ValueError for an unknown objective.
+    `points_b`, `ok`, `iou`, `similarity` (B, K*K), `skipped`, `za`, `zb`. ValueError for an unknown
+    objective.
     """
 
     title = "SSCCL (our reading)"

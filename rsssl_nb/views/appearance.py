@@ -48,9 +48,9 @@ def grey(images: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
 def jitter(
     images: torch.Tensor, offset: torch.Tensor, factor: torch.Tensor, vividness: torch.Tensor
 ) -> torch.Tensor:
-    """Images after `contrast` by `factor`, `saturation` by `vividness` and `brightness` by `offset`, each (B,).
+    """Images after `contrast` by `factor`, `saturation` by `vividness` and `brightness` by `offset`.
 
-    The same numbers as the three give, and one new batch for all.
+    Each (B,). The same numbers as the three give, and one new batch for all.
     """
     mean, dull = images.mean((2, 3), keepdim=True), images.mean(1, keepdim=True)
     b, c, s = _each(offset), _each(factor), _each(vividness)
@@ -67,8 +67,8 @@ def gaussian(sigma: torch.Tensor, radius: int) -> torch.Tensor:
 def blur(images: torch.Tensor, sigma: torch.Tensor, radius: int | None = None) -> torch.Tensor:
     """Images (B, C, H, W) blurred with a Gaussian of their own deviation `sigma` (B,) in pixels.
 
-    Edges are repeated. `radius` of the kernel in pixels: three times the largest deviation by default, at most
-    the image's shorter side less one.
+    Edges are repeated. `radius` of the kernel in pixels: three times the largest deviation by default, at
+    most the image's shorter side less one.
     """
     B, C, H, W = images.shape
     if radius is None:
@@ -99,8 +99,8 @@ class Colour:
     """How strongly appearance may change; SimCLR's recipe without hue, for any bands.
 
     `brightness`, `contrast`, `saturation`: largest offset (deviations) and largest relative changes, together
-    with probability `p`. `grey`, `blur`, `drop`: probabilities of grey, of a blur of `sigma` (lowest, highest)
-    pixels, and of losing one band.
+    with probability `p`. `grey`, `blur`, `drop`: probabilities of grey, of a blur of `sigma` (lowest,
+    highest) pixels, and of losing one band.
     """
 
     brightness: float = 0.4

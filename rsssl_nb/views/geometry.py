@@ -72,8 +72,8 @@ def view_affine(
     """The affine of a batch of views, (B, 2, 3): view pixel coordinates (x, y) to source pixel coordinates.
 
     `boxes` (B, 4) x0 y0 x1 y1 in source pixels; `size` of the view, an int or (h, w). A view is mirrored
-    left-right where `flip` (B,) is true, then turned clockwise by `turns` (B,) quarters. Origin: the corner of
-    the first pixel. Views need not be square.
+    left-right where `flip` (B,) is true, then turned clockwise by `turns` (B,) quarters. Origin: the corner
+    of the first pixel. Views need not be square.
     """
     h, w = sides(size)
     boxes = boxes.float()
@@ -115,9 +115,9 @@ def sample(
     """Views (B, C, h, w) of images (B, C, H, W) through affines (B, 2, 3) from view to source pixels.
 
     In one `grid_sample`. `mode` "bilinear" or "nearest" (which keeps integers); beyond the source the
-    `padding`: "border" repeats, "zeros" is 0. Positions are float32 whatever the images are. Reads four pixels
-    only: views much smaller than their box should be shrunk by averaging first. ValueError unless there is one
-    affine an image.
+    `padding`: "border" repeats, "zeros" is 0. Positions are float32 whatever the images are. Reads four
+    pixels only: views much smaller than their box should be shrunk by averaging first. ValueError unless
+    there is one affine an image.
     """
     h, w = sides(size)
     H, W = images.shape[-2:]
@@ -169,8 +169,8 @@ def draws(
 ) -> torch.Tensor:
     """Uniform numbers in [0, 1), (len(index), n) float32: a pure function of all arguments and the column.
 
-    `index` (B,) integers, the samples' own numbers; `stream` tells uses apart. The same on every device and in
-    any company.
+    `index` (B,) integers, the samples' own numbers; `stream` tells uses apart. The same on every device and
+    in any company.
     """
     index = torch.as_tensor(index, dtype=torch.int64)
     key = torch.zeros_like(index)
@@ -192,8 +192,9 @@ def random_boxes(
 ) -> torch.Tensor:
     """Random boxes (B, 4) x0 y0 x1 y1 in an image: `u` (B, 4) uniforms choose area, aspect, x and y.
 
-    Area is uniform in `scale` times the image's, aspect w/h log-uniform in `ratio`; sides are cut to the image,
-    which makes the area smaller. ValueError unless 0 < scale[0] <= scale[1] <= 1 and 0 < ratio[0] <= ratio[1].
+    Area is uniform in `scale` times the image's, aspect w/h log-uniform in `ratio`; sides are cut to the
+    image, which makes the area smaller. ValueError unless 0 < scale[0] <= scale[1] <= 1 and 0 < ratio[0] <=
+    ratio[1].
     """
     if not 0 < scale[0] <= scale[1] <= 1:
         raise ValueError(

@@ -131,7 +131,8 @@ def enlarged(
 ) -> tuple[torch.Tensor, torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
     """Maps (N, h, w) at image size (H, W), their mask, and their first maximum in reading order (y, x).
 
-    The mask holds the pixels strictly above min + threshold x range. Enlarged bilinearly, align_corners False.
+    The mask holds the pixels strictly above min + threshold x range. Enlarged bilinearly, align_corners
+    False.
     """
     up = F.interpolate(heat[:, None], size, mode="bilinear", align_corners=False)[:, 0]
     rows = up.amax(2)
