@@ -12,7 +12,7 @@ from rsssl_nb.data.scenes import make_scene
 from rsssl_nb.methods.base import At
 from rsssl_nb.training.config import Config
 from rsssl_nb.training.engine import finite_step, train_step
-from rsssl_nb.training.pretrain import begin
+from rsssl_nb.training.pretrain import Pretraining, begin
 from rsssl_nb.training.windows import batches
 from rsssl_nb.views.pairs import two_views
 
@@ -53,19 +53,15 @@ def whole(method):
         config = config_for(method, pool, at)
         engine, learner, optimiser = begin(config, at.device)
         model, wrapped = engine.prepare(learner, optimiser)
+        task = Pretraining(config, pool)
         stream = enumerate(batches(pool, config, workers=at.pick(12, 0)))
 
         def ours():
             for _ in range(at.pick(STEPS, 1)):
                 step, (images, index) = next(stream)
                 with engine.accumulate(model):
-                    loss = finite_step(
-                        model,
-                        wrapped,
-                        train_step(model, wrapped, images, index, config, step, engine)[0],
-                        At(),
-                        engine,
-                    )
+                    out = train_step(task, model, wrapped, (images, index), step, engine)[0]
+                    loss = finite_step(task, model, wrapped, out, At(), engine)
             return loss
 
         images = torch.randn(

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import click
 
+from rsssl_nb.training.config import Config, TuneConfig
+
 PATH = click.Path(path_type=Path)
 device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
 seed = click.option("--seed", default=0, show_default=True, help="Same seed, same machine: same bits.")
@@ -21,6 +23,104 @@ alpha = click.option(
     show_default=True,
     help="A band tagged alpha: a mask, a data band, or decided by its values.",
 )
+
+
+def declared(config, skip=()):
+    "click's options for the settings of a run that its Config declares with a line of help."
+    from dataclasses import fields
+
+    shown = [f for f in fields(config) if f.metadata.get("help") and f.name not in skip]
+
+    def add(command):
+        for f in reversed(shown):
+            kind = click.Choice(f.metadata["choices"]) if f.metadata["choices"] else type(f.default)
+            flag = dict(is_flag=True) if kind is bool else dict(type=kind, show_default=True)
+            name = f"--{f.name.replace('_', '-')}"
+            command = click.option(name, default=f.default, help=f.metadata["help"], **flag)(command)
+        return command
+
+    return add
+
+
+def training(command):
+    "The options that pretraining and fine-tuning share beside their Config's."
+    for option in (
+        click.option(
+            "--steps",
+            type=int,
+            metavar="N",
+            help="Length of the run in steps; --epochs is another way to say it.",
+        ),
+        click.option("--epochs", type=int, metavar="N", help="Length of the run in passes over its windows."),
+        click.option("--workers", default=0, show_default=True, help="Processes that read windows."),
+        click.option(
+            "--precision",
+            type=click.Choice(["auto", "no", "bf16", "fp16"]),
+            default="auto",
+            show_default=True,
+            help="auto: bfloat16 where the device computes it itself, fp16 on older GPUs, else float32.",
+        ),
+        click.option(
+            "--channels-last/--channels-first",
+            default=None,
+            help="Memory layout. [default: last for wide networks in less than float32]",
+        ),
+        click.option(
+            "--resume",
+            metavar="auto|RUN",
+            help="auto: continue the run in --out, start it, or leave a finished one. RUN: continue it.",
+        ),
+        click.option(
+            "--save-every",
+            type=click.IntRange(1),
+            metavar="STEPS",
+            help="Steps from one checkpoint to the next. [default: an epoch, or a hundredth of the run]",
+        ),
+        click.option("--deterministic", is_flag=True, help="On a GPU, the same bits every time; slower."),
+        click.option(
+            "--tensorboard", is_flag=True, help="Also write TensorBoard event files into the run folder."
+        ),
+        click.option(
+            "--processes",
+            type=click.IntRange(1),
+            help="How many processes this job must have, as torchrun started it; another number is refused.",
+        ),
+    )[::-1]:
+        command = option(command)
+    return command
+
+
+HOUR = 3600  # seconds; a longer forecast on a processor comes with a smaller choice
+
+
+def announce(config, seconds):
+    "Steps, epochs and a forecast of minutes, before the first step; a Note where the length is unfit."
+    if not is_first():
+        return
+    length = f"{config.total} steps, {config.total / config.steps:.3g} epochs"
+    windows = f"of {config.samples} windows, {config.images} a step, precision {config.precision}"
+    forecast = f"; about {config.total * seconds / 60:.3g} minutes here" if seconds else ""
+    click.echo(f"{length} {windows}{forecast}")
+    if isinstance(config, TuneConfig):
+        click.echo(f"{config.windows} windows hold labels to learn from; kept: {config.validation}")
+    for note in notes_on(config, seconds):
+        click.echo(f"Note: {note}", err=True)
+
+
+def notes_on(config, seconds):
+    "What is wrong with the length of a run, each with its cure."
+    tuning = isinstance(config, TuneConfig)
+    few = 100 if tuning else 200
+    if config.total < few:
+        yield f"{config.total} updates are too few to learn from: use --steps {1500 if tuning else 2000}"
+    if tuning and config.windows < 4:
+        yield f"{config.windows} labelled windows show little of any class: choose a larger --fraction"
+    if seconds and config.total * seconds > HOUR:
+        steps = max(1, int(HOUR / seconds))
+        smaller = (
+            "" if config.width <= 16 else f", or --width 16 ({(config.width / 16) ** 2:.0f} times less work)"
+        )
+        yield f"that is more than an hour: --steps {steps} fits one{smaller}"
 
 
 def one_line(message):
@@ -123,29 +223,25 @@ def resume_mode(resume, out):
     "--method",
     default="simclr",
     show_default=True,
-    help="simclr, glcnet, false, grass or ssccl; baselines mocov2, byol, simsiam, barlowtwins, vicreg, swav, densecl, pixpro, inpainting; combined; a wrong name lists all.",
+    help="simclr, glcnet, false, grass or ssccl; baselines mocov2, byol, simsiam, barlowtwins, vicreg, swav, "
+    "densecl, pixpro, inpainting; combined; a wrong name lists all.",
 )
 @click.option("--out", type=PATH, help="The run folder to make.")
-@click.option("--epochs", default=20, show_default=True)
-@click.option("--batch", default=64, show_default=True, help="Windows a step, at most the samples.")
-@click.option(
-    "--lr", default=1e-3, show_default=True, help="The highest learning rate, reached after the warm-up."
-)
-@click.option("--size", default=224, show_default=True, help="Height and width of a window, in pixels.")
 @click.option("--samples", type=int, help="Windows an epoch. [default: valid pixels / size^2, at least 64]")
 @click.option("--bands", type=int, help="How many bands the images must have. [default: what they have]")
-@click.option("--encoder", default="resnet18", show_default=True, help="resnet18, resnet34 or resnet50.")
+@click.option("--encoder", help="resnet18, resnet34 or resnet50. [default: resnet18, or that of --init]")
 @click.option(
     "--width",
-    default=64,
-    show_default=True,
-    help="Channels of the first layer; 16 is a sixteenth of the work.",
+    type=int,
+    help="Channels of the first layer; 16 is a sixteenth of the work. [default: 64, or that of --init]",
 )
+@click.option("--stride", type=int, help="Pixels to one cell of the feature map: 8, 16 or 32. [default: 8]")
 @click.option(
-    "--stride", default=8, show_default=True, help="Pixels to one cell of the feature map: 8, 16 or 32."
+    "--init",
+    metavar="FILE|RUN|shipped:NAME",
+    help="Weights to start from, of any known layout; the trunk must match in full. [default: random]",
 )
-@click.option("--optimizer", type=click.Choice(["adamw", "sgd"]), default="adamw", show_default=True)
-@click.option("--workers", default=0, show_default=True, help="Processes that read windows.")
+@declared(Config, skip=("encoder", "width", "stride", "epochs", "seed", "precision", "channels_last"))
 @click.option(
     "--max-nodata", default=0.5, show_default=True, help="Windows with a larger missing share are dropped."
 )
@@ -157,53 +253,17 @@ def resume_mode(resume, out):
     help="An option of the method, as in tau=0.2; a wrong name lists the known ones.",
 )
 @click.option(
-    "--resume",
-    metavar="auto|RUN",
-    help="auto: continue the run in --out, start it, or leave it if it is finished. RUN: continue that run.",
-)
-@click.option(
-    "--save-every",
-    type=click.IntRange(1),
-    metavar="STEPS",
-    help="Steps from one checkpoint to the next. [default: an epoch]",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["no", "bf16", "fp16"]),
-    default="no",
-    show_default=True,
-    help="Mixed precision.",
-)
-@click.option(
-    "--accumulate",
-    default=1,
-    show_default=True,
-    help="Batches to one update; each batch keeps its own negatives.",
-)
-@click.option("--channels-last", is_flag=True, help="Memory layout that suits GPUs' tensor cores.")
-@click.option(
-    "--compile",
-    is_flag=True,
-    help="Compile the encoder: a slow start, no gain on a processor (pages `training/folder` and `training/pretrain`).",
-)
-@click.option("--deterministic", is_flag=True, help="On a GPU, the same bits every time; slower.")
-@click.option("--tensorboard", is_flag=True, help="Also write TensorBoard event files into the run folder.")
-@click.option(
     "--probe-images",
     type=PATH,
     help="Labelled images to watch by: a kNN vote after each epoch, as `knn` in the log.",
 )
 @click.option("--probe-labels", type=PATH, help="Their labels, paired by file stem.")
-@click.option(
-    "--processes",
-    type=click.IntRange(1),
-    help="How many processes this job must have, as started by torchrun; any other number is refused.",
-)
+@training
 @alpha
 @seed
 @device
 def pretrain(
-    images, method, out, options, resume, processes, deterministic, probe_images, probe_labels, **kw
+    images, method, out, options, resume, processes, deterministic, probe_images, probe_labels, init, **kw
 ):
     """Pretrain an encoder on unlabelled IMAGES: files, folders, or datasets (TOML or a known layout; of these
     the training scenes).
@@ -221,7 +281,7 @@ def pretrain(
     if out is None:
         raise click.UsageError("Missing option '--out': the run folder to make")
     size = refuse_other_world(processes)
-    note = make_method(method, Encoder(width=8), settings(options)).note(kw["epochs"])
+    note = make_method(method, Encoder(width=8), settings(options)).note(kw["epochs"] or Config.epochs)
     if is_first():
         click.echo(f"{size} process{'es' if size > 1 else ''}, {method}" + (f"; {note}" if note else ""))
     if is_first() and kw["batch"] == 1:
@@ -232,6 +292,10 @@ def pretrain(
         )
     if deterministic:
         be_deterministic()
+    if init and is_first():
+        from rsssl_nb.weights import load, weights_path
+
+        click.echo(f"{init}: {load(weights_path(init))}")
     probe = watch_by(probe_images, probe_labels, kw)
     run = pretrain(
         training_images(images),
@@ -241,6 +305,8 @@ def pretrain(
         resume=resume,
         processes=processes,
         probe=probe,
+        init=init,
+        announce=announce,
         **kw,
     )
     if not is_first():
@@ -296,40 +362,50 @@ def be_deterministic():
 @click.option("--fraction", type=float, help="Share of the windows to learn from, in (0, 1].")
 @click.option("--subset", type=PATH, help="A list of windows to learn from: STEM_yROW_xCOLUMN lines.")
 @click.option(
-    "--mode",
-    type=click.Choice(["full", "frozen"]),
-    default="full",
-    show_default=True,
-    help="Train everything, or the decoder only.",
+    "--val-images",
+    type=PATH,
+    help="Other images, to choose the step that is kept. [default: a fifth of the ground]",
 )
-@click.option("--out", required=True, type=PATH, help="The run folder to make.")
-@click.option("--epochs", default=50, show_default=True)
-@click.option("--batch", default=16, show_default=True)
-@click.option("--lr", default=1e-3, show_default=True)
-@click.option(
-    "--size", default=256, show_default=True, help="Height and width of a labelled window, in pixels."
-)
-@click.option("--class-weight", is_flag=True, help="Rare classes count more (1/sqrt of their pixels).")
-@click.option("--encoder", default="resnet18", show_default=True, help="Of RUN `random`.")
-@click.option("--width", default=64, show_default=True, help="Of RUN `random`.")
-@click.option("--stride", default=8, show_default=True, help="Of RUN `random`.")
+@click.option("--val-labels", type=PATH, help="Their labels, paired by file stem.")
+@click.option("--out", type=PATH, help="The run folder to make.")
+@declared(TuneConfig, skip=("seed", "precision", "channels_last"))
+@training
 @alpha
 @seed
 @device
-def finetune(run, images, labels, out, subset, **kw):
-    "Learn a segmenter from few labels, from the pretraining RUN (a folder, a weights file, or `random`)."
+def finetune(run, images, labels, out, subset, resume, deterministic, **kw):
+    """Learn a segmenter from few labels, from RUN: a pretraining folder, a weights file, shipped:NAME or
+    `random`.
+
+    \b
+    On several GPUs:
+      torchrun --standalone --nproc_per_node 8 -m rsssl_nb finetune RUN ... --out SEG --processes 8
+    """
     from rsssl_nb.training.finetune import finetune
 
+    resume, out = resume_mode(resume, out)
+    if out is None:
+        raise click.UsageError("Missing option '--out': the run folder to make")
+    if deterministic:
+        be_deterministic()
     if labels is None:
         images, labels, kw["classes"] = training_labels(images)
-    _, log = finetune(run, images, labels, out, subset=subset, **kw)
-    scored = [row for row in log if row["held_out_miou"] is not None]
-    kept = "kept the last epoch (too few windows to hold some out)"
-    if scored:
-        best = max(scored, key=lambda row: row["held_out_miou"])
-        kept = f"kept epoch {best['epoch']} (mIoU {best['held_out_miou']:.3f} on held-out labels)"
+    kw = dict(kw, subset=subset, resume=resume, announce=announce)
+    _, log = finetune(run, images, labels, out, **kw)
+    if not is_first():
+        return
     written = out / "segmenter.safetensors"
-    click.echo(f"{len(log)} epochs, loss {log[-1]['loss']:.3f}; {kept}; wrote {written}")
+    if not written.exists():
+        click.echo(f"{len(log)} steps; stopped when asked to; go on with --resume auto")
+        return
+    scored = [row for row in log if "miou" in row]
+    kept = "kept the last step"
+    if scored:
+        best = max(scored, key=lambda row: row["miou"])
+        kept = f"kept step {best['step'] + 1} (mIoU {best['miou']:.3f} on the labels that choose)"
+    click.echo(
+        f"{len(log)} steps, loss {log[0]['loss']:.3f} -> {log[-1]['loss']:.3f}; {kept}; wrote {written}"
+    )
 
 
 def training_labels(path):

@@ -208,12 +208,14 @@ class Decoder(nn.Module):
 class Segmenter(nn.Module):
     """A segmentation network: images (B, bands, H, W) to logits (B, classes, H, W).
 
-    `head` deeplab (ASPP and decoder) or linear (1 x 1 on the dense map). `frozen`: the encoder gets no gradient and stays in evaluation mode.
+    `head` deeplab (ASPP and decoder) or linear (1 x 1 on the dense map). `frozen`: the encoder gets no gradient
+    and stays in evaluation mode. `keep_batchnorm`: its BatchNorm does, and its weights are trained.
     Buffers `mean`, `std` (bands,) travel with the weights; the caller normalises with them.
     """
 
-    def __init__(self, encoder, classes, head="deeplab", frozen=False):
+    def __init__(self, encoder, classes, head="deeplab", frozen=False, keep_batchnorm=False):
         super().__init__()
+        self.keep_batchnorm = keep_batchnorm
         if head not in ("deeplab", "linear"):
             raise ValueError(f"head {head!r} is not known: choose deeplab or linear")
         self.encoder, self.head, self.frozen, dim = encoder, head, frozen, max(16, 4 * encoder.width)
@@ -232,6 +234,10 @@ class Segmenter(nn.Module):
         super().train(mode)
         if self.frozen:
             self.encoder.eval()
+        if self.keep_batchnorm:
+            for m in self.encoder.modules():
+                if isinstance(m, nn.modules.batchnorm._BatchNorm):
+                    m.eval()
         return self
 
     def forward(self, x):

@@ -18,9 +18,10 @@ from rsssl_nb.data.scenes import make_scene
 from rsssl_nb.encoders import Encoder
 from rsssl_nb.errors import InputError
 from rsssl_nb.methods.registry import METHODS, make_method, method_options
+from rsssl_nb.training.crops import augment
 from rsssl_nb.training.finetune import finetune, hold_out, load_segmenter
 from rsssl_nb.training.folder import checkpoints
-from rsssl_nb.training.labelled import augment, choose, grid_windows, read_subset
+from rsssl_nb.training.labelled import choose, grid_windows, read_subset
 from rsssl_nb.training.pretrain import load_encoder, pretrain
 from rsssl_nb.training.schedule import lr_factor
 from rsssl_nb.training.windows import loader

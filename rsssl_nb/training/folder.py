@@ -10,7 +10,6 @@ __all__ = ['VERSION', 'read_config', 'locked', 'checkpoints', 'save_checkpoint',
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from functools import cache
 from pathlib import Path
 
@@ -19,11 +18,14 @@ from torch import nn
 
 from ..errors import InputError
 from ..files import remove_parts, write_aside, write_json_lines
-from .config import Config, as_json, check_config
+from .config import Config, TuneConfig, as_json, check_config, names_of
 
 # %% ../../nbs/library/training/folder.ipynb #24d75bdb
-def read_config(folder: Path | str) -> Config:
-    "The Config of a run folder. InputError when there is none, or one of another version."
+def read_config(folder: Path | str, kinds: tuple = (Config,)):
+    """The Config of a run folder, or the TuneConfig of a fine-tuned one where `kinds` allows it.
+
+    InputError when there is none, one of another kind, or one of another version.
+    """
     path = Path(folder) / "config.json"
     if not path.exists():
         raise InputError(f"{folder} holds no run (no config.json): give the folder of a pretraining run")
@@ -33,12 +35,18 @@ def read_config(folder: Path | str) -> Config:
         raise InputError(f"{path} is not JSON ({e}): start the run again in another --out") from e
     if not isinstance(found, dict) or set(found) < {"method", "seed", "size"}:
         raise InputError(f"{path} is not the config of a run: start the run again in another --out")
-    if strange := sorted(set(found) - {f.name for f in fields(Config)}):
+    kind = TuneConfig if found.get("kind") == "finetune" else Config
+    if kind not in kinds:
+        wanted, other = (
+            ("pretraining", "fine-tuning") if kind is TuneConfig else ("fine-tuning", "pretraining")
+        )
+        raise InputError(f"{folder} holds a {other} run: give the folder of a {wanted} run")
+    if strange := sorted(set(found) - set(names_of(kind))):
         raise InputError(
             f"{path} has the unknown field {strange[0]!r}: it was written by another version, "
             "so use that, or another --out"
         )
-    return Config(**found)
+    return kind(**found)
 
 # %% ../../nbs/library/training/folder.ipynb #a0d92099
 @contextmanager
@@ -180,11 +188,16 @@ def start_folder(folder: Path | str, config, resume: str | None = None) -> Path 
 
 def refuse_other_config(folder: Path, config) -> None:
     "InputError with the first setting of a run folder that differs from `config`."
-    old, new = as_json(read_config(folder)), as_json(config)
+    old, new = as_json(read_config(folder, (type(config),))), as_json(config)
     for name in sorted(new):
         if old[name] == new[name]:
             continue
-        if name in ("mean", "std"):
+        if name == "init":
+            raise InputError(
+                f"{folder} was started from other weights ({old[name] or 'random'}): "
+                "give the same ones, or another --out"
+            )
+        if name in ("mean", "std", "drawn"):
             raise InputError(
                 f"{folder} was started on other images (their {name} differs): "
                 "use the same ones, or another --out"
@@ -197,7 +210,7 @@ def refuse_other_config(folder: Path, config) -> None:
 
 def finished(folder: Path | str) -> bool:
     "Whether a run folder holds the weights that a run leaves at its end."
-    return (Path(folder) / "encoder.safetensors").exists()
+    return any((Path(folder) / f"{kind}.safetensors").exists() for kind in ("encoder", "segmenter"))
 
 
 def stop_asked(folder: Path | str | None) -> bool:

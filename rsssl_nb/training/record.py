@@ -25,8 +25,8 @@ HEALTH = 10  # steps between two looks at the embeddings
 
 
 def scalars(row: dict) -> dict[str, float]:
-    "A log's line as {name: float} for a tracker: loss, rate, images, its parts, health and kNN."
-    flat = {k: row[k] for k in ("loss", "lr", "skipped", "knn") if k in row}
+    "A log's line as {name: float} for a tracker: loss, rate, its parts, health, kNN and mean IoU."
+    flat = {k: row[k] for k in ("loss", "lr", "skipped", "knn", "miou") if k in row}
     for group in ("parts", "health"):
         flat |= {f"{group}/{k}": v for k, v in row.get(group, {}).items()}
     return flat
@@ -63,26 +63,21 @@ def save_trace(folder: Path | str, pair, trace: dict, n: int = 8) -> None:
 class RunRecorder:
     """What a run leaves behind as it goes: log lines, a checkpoint every `every` steps, the last trace.
 
-    `every` None is an epoch. Only the first process writes, and asks the `probe`. `folder` None keeps
-    nothing.
+    `every` None is an epoch, or a hundredth of the run where that is longer. Only the first process writes.
+    `folder` None keeps nothing.
     """
 
-    def __init__(self, folder, config, engine, every: int | None = None, probe=None):
+    def __init__(self, folder, config, engine, every: int | None = None):
         self.folder = folder if world()[0] == 0 else None
         self.config = config
         self.engine = engine
-        self.every = every or config.steps
-        self.probe = probe
+        self.every = every or max(config.steps, config.total // 100)
         self.started = time.time()
         self.due = False
         self.stop = False
 
-    def row(self, step: int, loss: float, out, at, lr: float, skipped: int, encoder) -> dict:
-        """The log's line of one step, written.
-
-        Every HEALTH steps with the embeddings' health, after an epoch with what the probe says of the
-        encoder.
-        """
+    def row(self, step: int, loss: float, out, at, lr: float, skipped: int, more: dict | None = None) -> dict:
+        "The log's line of one step, with `more`, written; every HEALTH steps with the embeddings' health."
         row = dict(
             step=step,
             epoch=at.epoch,
@@ -90,13 +85,12 @@ class RunRecorder:
             parts={k: float(v) for k, v in out.parts.items()},
             lr=lr,
             skipped=skipped,
-            images=(step + 1) * min(self.config.batch, self.config.samples),
+            images=(step + 1) * self.config.images,
             seconds=round(time.time() - self.started, 3),
         )
         if step % HEALTH == 0 and "za" in out.trace:
             row["health"] = health(out.trace["za"], out.trace["zb"])
-        if self.probe and world()[0] == 0 and (step + 1) % self.config.steps == 0:
-            row["knn"] = self.probe(encoder)
+        row |= more or {}
         if self.folder:
             with open(self.folder / "log.jsonl", "a") as f:
                 f.write(json.dumps(row) + "\n")
@@ -104,10 +98,11 @@ class RunRecorder:
             self.engine.log(scalars(row), step=step)
         return row
 
-    def keep(self, done: int, method, optimiser, skipped: int, pair, trace: dict) -> bool:
+    def keep(self, done: int, method, optimiser, seen, trace: dict, **state) -> bool:
         """A checkpoint after `done` steps where one is due, never between two accumulated steps.
 
-        True when somebody asked to stop.
+        `seen` is the pair of views, or None where there is nothing to trace; `state` goes into the
+        checkpoint. True when somebody asked to stop.
         """
         self.stop |= any_process(stop_asked(self.folder), self.engine.device)
         self.due |= self.stop or done % self.every == 0
@@ -115,8 +110,9 @@ class RunRecorder:
         if not last and not (self.due and self.engine.sync_gradients):
             return False
         if self.folder:
-            save_checkpoint(self.folder, done, self.config, method, optimiser, skipped=skipped)
-            save_trace(self.folder, pair, trace)
+            save_checkpoint(self.folder, done, self.config, method, optimiser, **state)
+            if seen is not None:
+                save_trace(self.folder, seen, trace)
         self.due = False
         return self.stop
 
@@ -151,7 +147,7 @@ class Run:
         curves = {"loss": [row["loss"] for row in self.log]}
         if len(parts) > 1:
             curves |= {p: [row["parts"].get(p, float("nan")) for row in self.log] for p in parts}
-        title = f"{self.config.method}, {self.config.epochs} epochs"
+        title = f"{self.config.method}, {self.config.total} steps"
         return show_curves(curves, xlabel="step", ylabel="loss", title=title)
 
     def _repr_png_(self):

@@ -51,6 +51,12 @@ def loader(pool, samples, batch, seed, epoch, workers=0, first=0, rank=0, size=1
 def batches(pool: Pool, config: Config, first: int = 0, workers: int = 0) -> Iterator:
     "This process's share of every batch from step `first` to the end of the run, epoch after epoch."
     rank, size = world()
-    for epoch in range(first // config.steps, config.epochs):
+    left = config.total - first
+    epoch = first // config.steps
+    while left > 0:
         skip = max(0, first - epoch * config.steps)
-        yield from loader(pool, config.samples, config.batch, config.seed, epoch, workers, skip, rank, size)
+        data = loader(pool, config.samples, config.batch, config.seed, epoch, workers, skip, rank, size)
+        for _, batch in zip(range(left), data):
+            yield batch
+        left -= min(left, config.steps - skip)
+        epoch += 1
