@@ -50,7 +50,7 @@ def old(tmp_path, monkeypatch):
 def resumed(folder):
     """A run that goes on with just what its own config says."""
     config = vars(read_config(folder)).copy()
-    for worked_out in ("bands", "mean", "std", "weight_decay"):
+    for worked_out in ("bands", "mean", "std", "weight_decay", "length", "init"):
         config.pop(worked_out)
     return pretrain("image.tif", out=folder, resume="must", device="cpu", progress=False, **config)
 

@@ -1,6 +1,7 @@
 "Pretraining and fine-tuning: same seed, same bits; killed and resumed, same bits; few labels, fairly chosen."
 
 import errno
+import inspect
 import json
 import os
 import random
@@ -18,13 +19,16 @@ from rsssl_nb.data.scenes import make_scene
 from rsssl_nb.encoders import Encoder
 from rsssl_nb.errors import InputError
 from rsssl_nb.methods.registry import METHODS, make_method, method_options
-from rsssl_nb.training.crops import augment
-from rsssl_nb.training.finetune import finetune, hold_out, load_segmenter
-from rsssl_nb.training.folder import checkpoints
-from rsssl_nb.training.labelled import choose, grid_windows, read_subset
-from rsssl_nb.training.pretrain import load_encoder, pretrain
+from rsssl_nb.training.crops import CropSet, augment
+from rsssl_nb.training.engine import native_bfloat16, resolve_precision
+from rsssl_nb.training.finetune import STEPS, finetune, load_segmenter
+from rsssl_nb.training.folder import checkpoints, locked, read_config
+from rsssl_nb.training.labelled import choose, grid_windows, labelled_windows, open_pairs, read_subset
+from rsssl_nb.training.pretrain import default_length, load_encoder, pretrain
 from rsssl_nb.training.schedule import lr_factor
+from rsssl_nb.training.validation import hold_out, window_miou
 from rsssl_nb.training.windows import loader
+from rsssl_nb.weights import load, shipped
 
 SMALL = dict(epochs=3, batch=8, samples=16, size=32, width=8, progress=False, device="cpu")
 SCENE = make_scene(128, seed=1)
@@ -340,9 +344,7 @@ def test_windows_are_nested_and_never_none():
     assert len(choose(windows, 1e-6)) == 1 and set(choose(windows, 0.01)) <= set(choose(windows, 0.1)) <= set(
         choose(windows, 1)
     )
-    assert grid_windows(100, 300, 128) == [(0, 0), (0, 128)] and all(
-        not set(a.tolist()) & set(b.tolist()) for a, b in [hold_out(n) for n in (1, 5, 100)]
-    )
+    assert grid_windows(100, 300, 128) == [(0, 0), (0, 128), (0, 256)]  # remainders count
 
 
 def test_subset_lists(tmp_path):
@@ -382,7 +384,7 @@ def test_a_segmenter_is_found_again(mode, tmp_path):
         assert torch.equal(model(x), back(x))
     assert (
         meta["classes"] == list(SCENE.classes)
-        and len(log) == 2
+        and len(log) == 2  # four windows in batches of 16: an epoch is one step
         and meta["mean"] == load_encoder(tmp_path / "pre")[1]["mean"]
     )
     same = equal(weights(run), {k: v for k, v in model.encoder.state_dict().items()})
@@ -401,14 +403,156 @@ def test_a_segmenter_is_found_again(mode, tmp_path):
     assert equal(twice.state_dict(), model.state_dict())
 
 
-def test_the_test_scene_never_chooses_the_epoch():
-    "The held-out windows are labelled training windows: their labels decide, and nothing else is read."
-    train, spare = hold_out(40)
-    assert (
-        len(spare) == 8
-        and set(train.tolist()) | set(spare.tolist()) == set(range(40))
-        and len(hold_out(19)[1]) == 0
-    )
+@pytest.mark.parametrize("files", [1, 3, 5])
+def test_ground_of_its_own_chooses_the_step(files):
+    "Held-out windows are whole files, or one end of each file: never single windows among the others."
+    scenes = [make_scene(256, seed=s) for s in range(files)]
+    pairs, _ = open_pairs(scenes, [s.labels for s in scenes])
+    windows = labelled_windows(pairs, 32, 1.0)
+    kept, held = hold_out(pairs, windows)
+    assert sorted(kept + held.windows) == sorted(windows)
+    assert 0.1 < len(held.windows) / len(windows) < 0.35
+    for i in {w[0] for w in held.windows}:
+        own, others = ([w for w in part if w[0] == i] for part in (held.windows, kept))
+        assert not others or max(w[1] for w in others) < min(w[1] for w in own)
+    assert hold_out(pairs, windows[:19])[1].windows == []
+
+
+TUNE = dict(fraction=1.0, size=32, width=4, batch=4, progress=False, device="cpu")
+
+
+def tune(folder=None, **more):
+    "A short fine-tuning of a fresh network on the scene."
+    return finetune("random", SCENE, SCENE.labels, folder, **{**TUNE, "steps": 9, **more})
+
+
+def test_fine_tuning_takes_the_steps_it_is_told_whatever_the_number_of_windows():
+    "At 1 % of the labels, 50 epochs used to be 50 steps; and a batch may be larger than the windows are many."
+    assert len(tune(fraction=0.1, batch=16)[1]) == 9
+    assert len(tune(steps=None, epochs=2)[1]) == 2 * 4  # 16 windows, 4 a step
+    assert inspect.signature(finetune).parameters["steps"].default is None and STEPS == 1500
+
+
+def test_a_killed_fine_tuning_ends_on_the_same_bytes(tmp_path):
+    def die(row):
+        if row["step"] in (2, 6):
+            raise KeyboardInterrupt
+
+    whole, log = tune(tmp_path / "whole", save_every=2)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            tune(tmp_path / "cut", save_every=2, resume="auto", tell=die)
+    _, again = tune(tmp_path / "cut", save_every=2, resume="auto")
+    assert [r["loss"] for r in again] == [r["loss"] for r in log]
+    one, two = (tmp_path / n / "segmenter.safetensors" for n in ("whole", "cut"))
+    assert one.read_bytes() == two.read_bytes()
+    assert equal(tune(tmp_path / "cut", resume="auto")[0].state_dict(), whole.state_dict())  # opened only
+
+
+def test_fine_tuning_stops_when_asked_and_goes_on(tmp_path):
+    _, log = tune(tmp_path, tell=lambda row: (tmp_path / "stop").touch() if row["step"] == 3 else None)
+    assert len(log) == 4 and not (tmp_path / "segmenter.safetensors").exists()
+    assert len(tune(tmp_path, resume="must")[1]) == 9
+
+
+def test_a_taken_folder_is_refused_before_anything_is_read(tmp_path):
+    tune(tmp_path / "seg")
+    with pytest.raises(InputError, match="holds a fine-tuned model already"):
+        finetune("random", "nowhere", "nowhere", tmp_path / "seg", fraction=1.0)
+    with (
+        locked(tmp_path / "busy"),
+        pytest.raises(InputError, match="holds a run|being written|not empty|exist"),
+    ):
+        (tmp_path / "busy/config.json").write_text("{}")
+        finetune("random", "nowhere", "nowhere", tmp_path / "busy", fraction=1.0)
+    for changed, says in ((dict(lr=0.5), "lr 0.001, not 0.5"), (dict(precision="fp16"), "fp16|precision")):
+        with pytest.raises((InputError, ValueError), match=says):
+            tune(tmp_path / "seg", resume="auto", **changed)
+
+
+def test_validation_on_training_ground_is_refused():
+    with pytest.raises(InputError, match="100 % of the validation windows"):
+        tune(val_images=SCENE, val_labels=SCENE.labels)
+    other = make_scene(64, seed=9)
+    _, log = tune(val_images=other, val_labels=other.labels)
+    assert [r["step"] for r in log if "miou" in r] == list(range(9))
+
+
+def test_the_best_step_is_kept_not_the_last():
+    other = make_scene(64, seed=9)
+    model, log = tune(val_images=other, val_labels=other.labels, lr=0.3)
+    pairs, _ = open_pairs(other, other.labels)
+    score = window_miou(model, pairs, labelled_windows(pairs, 32, 1.0), 32)
+    assert score == pytest.approx(max(r["miou"] for r in log), abs=0.02)
+
+
+def test_windows_without_labels_do_not_count():
+    empty = SCENE.labels.copy()
+    empty[:, 32:] = 255
+    pairs, _ = open_pairs(SCENE, empty)
+    assert {w[1] for w in labelled_windows(pairs, 32, 1.0)} == {0}
+    with pytest.raises(InputError, match="holds a labelled pixel"):
+        finetune("random", SCENE, np.full_like(empty, 255), **TUNE)
+
+
+def test_crops_teach_their_own_windows_labels_only():
+    "A zoomed-out crop shows the ground around its window; the labels there count nowhere."
+    labels = np.zeros_like(SCENE.labels)
+    labels[:32, :32] = 1
+    pairs, _ = open_pairs(SCENE, labels)
+    crops = CropSet(pairs, [(0, 0, 0)], 32, seed=0)
+    assert all(set(crops[n][1].unique().tolist()) <= {1, 255} for n in range(20))
+    assert any(crops.box(n)[2] > 40 for n in range(20)) and any(crops.box(n)[2] < 24 for n in range(20))
+
+
+@pytest.mark.parametrize("source", ["shipped", "torchvision", "run"])
+def test_pretraining_starts_from_weights_of_any_home(source, tmp_path):
+    if source == "torchvision":
+        plain = Encoder("resnet18", 3, 64)
+        path = tmp_path / "resnet18.pth"
+        torch.save(plain.state_dict() | {"fc.weight": torch.zeros(10, 512)}, path)
+        start, want, shape = path, plain.layer4[1].conv2.weight, {}
+    elif source == "run":
+        run = pretrain(SCENE, out=tmp_path / "a", **SMALL)
+        start, want, shape = tmp_path / "a", run.encoder.layer4[1].conv2.weight, dict(width=8)
+    else:
+        want = load(shipped("simclr-20")).encoder.layer4[1].conv2.weight
+        start, shape = "shipped:simclr-20", {}
+    small = {**SMALL, "epochs": 1, "lr": 1e-9} | dict(width=None) | shape
+    run = pretrain(SCENE, init=start, out=tmp_path / "b", **small)
+    assert torch.allclose(run.encoder.layer4[1].conv2.weight, want, atol=1e-6)
+    assert run.encoder.bands == 4 and read_config(tmp_path / "b").init
+    assert load_encoder(tmp_path / "b")[1]["init"]
+    with pytest.raises(InputError, match="other weights"):
+        pretrain(SCENE, out=tmp_path / "b", resume="auto", **{**small, "width": run.encoder.width})
+    with pytest.raises(InputError, match="--width 12 was asked for"):
+        pretrain(SCENE, init=start, **{**small, "width": 12})
+
+
+def test_lengths_in_steps_and_their_default():
+    steps = pretrain(SCENE, steps=3, **{k: v for k, v in SMALL.items() if k != "epochs"})
+    assert len(steps.log) == 3 and steps.config.total == 3
+    with pytest.raises(ValueError, match="not in both"):
+        pretrain(SCENE, steps=3, **SMALL)
+    with pytest.raises(ValueError, match="steps 0 is too small"):
+        pretrain(SCENE, steps=0, **{k: v for k, v in SMALL.items() if k != "epochs"})
+    assert default_length(64, 64) == 2000 and default_length(64000, 64) == 20000
+
+
+def test_precision_auto_is_resolved_recorded_and_in_force_on_resume(tmp_path):
+    run = pretrain(SCENE, out=tmp_path, **SMALL)
+    told = json.loads((tmp_path / "config.json").read_text())["precision"]
+    assert told == ("bf16" if native_bfloat16("cpu") else "no") == run.config.precision
+    other = "no" if told == "bf16" else "bf16"
+    with pytest.raises(InputError, match=f"precision '{told}', not '{other}'"):
+        pretrain(SCENE, out=tmp_path, resume="auto", precision=other, **SMALL)
+
+
+def test_bfloat16_that_is_emulated_says_so(monkeypatch):
+    monkeypatch.setattr("rsssl_nb.training.engine.native_bfloat16", lambda device: False)
+    with pytest.warns(UserWarning, match="emulates it"):
+        assert resolve_precision("bf16", "cpu") == "bf16"
+    assert resolve_precision("auto", "cpu") == "no" and resolve_precision("auto", "cuda") == "fp16"
 
 
 def test_folders_are_refused_before_anything_is_written(tmp_path):

@@ -88,7 +88,7 @@ class CropSet(Dataset):
     """Random crops of labelled windows: item n is (float32 (C, size, size), NaN for nodata; uint8 labels).
 
     `pairs` [(Raster, labels)], `windows` [(pair number, x, y)] of `size` pixels, each once an epoch, in an
-    order of its own. Item n is a pure function of (seed, n). Picklable: loader workers open the files themselves.
+    order of its own. Item n is a pure function of (seed, n). Picklable: loader workers open the files.
     """
 
     def __init__(self, pairs: list, windows: list, size: int, seed: int, zoom: tuple = (0.5, 2.0)):

@@ -227,7 +227,7 @@ def label_window(labels, x: int, y: int, size: int, ignore: int = 255) -> torch.
 
 
 def digest_windows(pairs: list, windows: list) -> str:
-    "Twelve letters that tell a list of windows from every other: their places, and the images' names and sizes."
+    "Twelve letters that tell windows from other ones: by their places, and the images' names and sizes."
     told = [(Path(str(r.path)).name if r.path else "", r.width, r.height, r.bands) for r, _ in pairs]
     places = [tuple(map(int, w)) for w in windows]
     return hashlib.sha256(repr((told, places)).encode()).hexdigest()[:12]

@@ -35,7 +35,7 @@ MOST = 128  # validation windows that are looked at, spread evenly
 
 
 def hold_out(pairs: list, windows: list) -> tuple[list, Validation]:
-    """Windows to train on, and the Validation on ground of its own: about a fifth, from twenty windows upward.
+    """Windows to train on, and the Validation on about a fifth of the ground, from twenty windows upward.
 
     Whole files where four or more hold windows, else one end of each file along its longer side.
     """
@@ -84,7 +84,7 @@ def refuse_overlap(pairs: list, windows: list, validation: Validation, size: int
     if shared:
         name = validation.pairs[validation.windows[0][0]][0].name
         raise InputError(
-            f"{100 * shared / len(validation.windows):.0f} % of the validation windows (such as in {name}) lie "
+            f"{100 * shared / len(validation.windows):.0f} % of the validation windows (as in {name}) lie "
             "on ground that is trained on: give other files, or leave --val-images out"
         )
 
@@ -113,8 +113,8 @@ def window_miou(
 def knn_probe(images, labels, classes=None, size: int = 128, most: int = 64, alpha: str = "auto") -> Callable:
     """A probe for `pretrain(probe=...)`: probe(encoder) is the mIoU (0..1) of a kNN vote.
 
-    Every second labelled window votes on the others. `images`, `labels`, `classes` as in `open_pairs`; at most
-    `most` windows of `size` pixels. To be watched, not to be reported: the windows are neighbours.
+    Every second labelled window votes on the others. `images`, `labels`, `classes` as in `open_pairs`; at
+    most `most` windows of `size` pixels. To be watched, not to be reported: the windows are neighbours.
     InputError when there are fewer than two windows.
     """
     pairs, found = open_pairs(images, labels, classes, alpha)
