@@ -46,10 +46,10 @@ from rsssl_nb.evaluation.judges import as_table, band_moments, judge_power, rand
 from rsssl_nb.files import write_aside
 from rsssl_nb.methods.placebos import LabelOracle
 from rsssl_nb.training.config import Config, check_config
-from rsssl_nb.training.engine import make_optimiser, start_engine, train_step
+from rsssl_nb.training.engine import make_optimiser, run_task, start_engine, train_step
 from rsssl_nb.training.finetune import finetune
 from rsssl_nb.training.folder import code_version, locked
-from rsssl_nb.training.pretrain import run_in
+from rsssl_nb.training.pretrain import Pretraining
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLES = ("rsscn7", "dubai")
@@ -144,8 +144,9 @@ def trained(arm, seed, folder, stack, steps, precision, deadline):
         if time.time() > deadline:
             (folder / "stop").touch()
 
-    log, complete = run_in(
-        folder, config, stack, engine, method, optimiser, "auto", progress=False, every=EVERY, tell=tell
+    task = Pretraining(config, stack)
+    log, complete = run_task(
+        task, method, optimiser, engine, folder, "auto", progress=False, every=EVERY, tell=tell
     )
     return method, config, minutes_of(log), complete
 
@@ -166,9 +167,8 @@ def measured(arm, method, config, stack, batches=8):
         late = replace(config, epochs=config.epochs + 1, warmup=0.0)
         engine = start_engine("cpu", config.precision)
         optimiser = make_optimiser(method, config.optimizer, 0.0)
-        out, at, pair = train_step(
-            method, optimiser, images, torch.arange(BATCH), late, config.total + k, engine
-        )
+        batch = images, torch.arange(BATCH)
+        out, at, pair = train_step(Pretraining(late), method, optimiser, batch, config.total + k, engine)
         method.zero_grad(set_to_none=True)
         found.append(of_trace(arm, method, pair, out.trace, stack.told(BATCH), at))
     return {name: round(float(np.mean([f[name] for f in found])), 4) for name in (found[0] if found else ())}

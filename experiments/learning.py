@@ -17,9 +17,9 @@ from rsssl_nb.encoders import Encoder, Segmenter
 from rsssl_nb.evaluation.scores import scores
 from rsssl_nb.files import write_aside
 from rsssl_nb.training.config import Config
-from rsssl_nb.training.engine import finite_step, seed_step, train_step
-from rsssl_nb.training.labelled import augment, pixel_loss
-from rsssl_nb.training.pretrain import ENOUGH, begin
+from rsssl_nb.training.crops import augment, pixel_loss
+from rsssl_nb.training.engine import ENOUGH, finite_step, seed_step, train_step
+from rsssl_nb.training.pretrain import Pretraining, begin
 
 
 def band_moments(images: torch.Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -94,14 +94,15 @@ def pretraining(
     model, optimiser = engine.prepare(method, optimiser)
     yield 0, method, record
     bad, total = 0, config.steps * config.epochs
+    task = Pretraining(config)
     for step in range(total):
         epoch, k = divmod(step, config.steps)
         index = batch_of_step(seed, epoch, k, len(images), batch)
         if hasattr(method, "labels"):
             method.labels = labels[index.to(labels.device)].long()
         batch_images = images[index.to(images.device)].float()
-        out, at, _ = train_step(model, optimiser, batch_images, index, config, step, engine)
-        loss = finite_step(model, optimiser, out, at, engine)
+        out, at, _ = train_step(task, model, optimiser, (batch_images, index), step, engine)
+        loss = finite_step(task, model, optimiser, out, at, engine)
         bad += not math.isfinite(loss)
         record["views_seen"] += 2 * batch
         if bad >= ENOUGH or (step == total - 1 and not math.isfinite(loss)):

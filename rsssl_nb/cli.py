@@ -334,7 +334,7 @@ def watch_by(images, labels, kw):
         raise click.UsageError("--probe-images and --probe-labels come together: give both, or neither")
     if images is None:
         return None
-    from rsssl_nb.training.finetune import knn_probe
+    from rsssl_nb.training.validation import knn_probe
 
     return knn_probe(images, labels, size=kw["size"], alpha=kw["alpha"])
 

@@ -427,7 +427,7 @@ def tune(folder=None, **more):
 
 
 def test_fine_tuning_takes_the_steps_it_is_told_whatever_the_number_of_windows():
-    "At 1 % of the labels, 50 epochs used to be 50 steps; and a batch may be larger than the windows are many."
+    "At 1 % of the labels, 50 epochs used to be 50 steps; a batch may be larger than the windows are many."
     assert len(tune(fraction=0.1, batch=16)[1]) == 9
     assert len(tune(steps=None, epochs=2)[1]) == 2 * 4  # 16 windows, 4 a step
     assert inspect.signature(finetune).parameters["steps"].default is None and STEPS == 1500

@@ -18,7 +18,7 @@ from ..data.labels import Classes
 from ..data.statistics import image_statistics, normalise
 from ..encoders import Encoder
 from ..errors import InputError
-from ..methods.practice import knn_miou
+from .knn import knn_miou
 from .labelled import choose, labelled_windows, open_pairs, read_windows
 
 # %% ../../nbs/library/training/validation.ipynb #b0899123

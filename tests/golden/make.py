@@ -73,10 +73,13 @@ from rsssl_nb.methods.swav import sinkhorn, swapped
 from rsssl_nb.objectives.nce import nce, nce_in_blocks, weighted_nce
 from rsssl_nb.objectives.regions import sample_points, window_mean
 from rsssl_nb.objectives.similarity import cosine, negatives, partner, positives, stack
-from rsssl_nb.training.finetune import augment, finetune, knn_probe, labelled_windows
+from rsssl_nb.training.crops import augment
+from rsssl_nb.training.finetune import finetune
 from rsssl_nb.training.knn import knn_miou
+from rsssl_nb.training.labelled import labelled_windows
 from rsssl_nb.training.pretrain import pretrain
 from rsssl_nb.training.schedule import lr_factor
+from rsssl_nb.training.validation import knn_probe
 from rsssl_nb.training.watch import effective_rank, health
 from rsssl_nb.training.watch import verdict as run_verdict
 from rsssl_nb.views.appearance import N_DRAWS, Colour, recolour
@@ -761,7 +764,7 @@ def explain__features():
 
 # training ---------------------------------------------------------------------------------------------------
 
-SHORT = dict(epochs=2, batch=8, samples=16, size=32, width=4, progress=False, device="cpu")
+SHORT = dict(epochs=2, batch=8, samples=16, size=32, width=4, progress=False, device="cpu", precision="no")
 
 
 def interrupted(method, folder, how):
@@ -815,7 +818,7 @@ for NAME in ("simclr", "grass", "mocov2", "glcnet", "false", "ssccl"):
 @golden
 def training__finetune():
     found = {}
-    learn = dict(epochs=2, batch=4, size=32, width=4, progress=False, device="cpu")
+    learn = dict(epochs=2, batch=4, size=32, width=4, progress=False, device="cpu", precision="no")
     for case, more in dict(
         full=dict(fraction=0.6, class_weight=True), frozen=dict(fraction=1.0, mode="frozen")
     ).items():
