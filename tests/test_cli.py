@@ -30,7 +30,7 @@ def refused(*args, says):
     "The command ends in one sentence on stderr that holds the words, with exit code 2."
     result = run(*args)
     assert result.exit_code == 2, f"exit {result.exit_code}: {result.output} {result.exception!r}"
-    lines = [line for line in result.stderr.strip().splitlines() if line]
+    lines = [line for line in result.stderr.strip().splitlines() if line and not line.startswith("Note: ")]
     assert "Traceback" not in result.output and (len(lines) == 1 or lines[0].startswith("Usage")), (
         result.stderr
     )

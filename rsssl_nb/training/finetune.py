@@ -68,6 +68,10 @@ def start_encoder(run, bands: int, seed: int = 0, encoder="resnet18", width: int
     else:
         path = weights_path(run)
         loaded = load(path)
+        if loaded.meta.get("kind") == "segmenter":
+            raise InputError(
+                f"{path} is a segmenter, whose encoder has seen labels already: give a pretraining run"
+            )
         model, meta = loaded.encoder, dict(method=path.stem, mean=None, std=None) | loaded.meta
         if not meta.get("bands") and model.bands != bands:
             model = load(path, bands=bands).encoder
