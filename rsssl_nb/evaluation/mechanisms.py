@@ -263,7 +263,7 @@ def ground_distance(
 ) -> float:
     """Mean metres on the ground from a window of view a to the window of view b that it takes for its match.
 
-    Matches are sought within an image. Boxes (B, n, 4), features a, b (B, n, d), valid (B, n); metres a pixel.
+    Matches are sought within an image. Boxes (B, n, 4), features a, b (B, n, d), valid (B, n).
     """
     centre_a, centre_b = ((boxes[..., :2] + boxes[..., 2:]).float() / 2 for boxes in (boxes_a, boxes_b))
     at_a = transform_points(pair.where_a, centre_a)
