@@ -6,7 +6,6 @@
 __all__ = ['feature_maps', 'pixel_samples', 'linear_probe', 'probe_scores', 'probe_table', 'spread', 'judge']
 
 # %% ../../nbs/library/evaluation/probing.ipynb #00000002
-import numpy as np
 import torch
 import torch.nn.functional as F
 

@@ -10,7 +10,6 @@ __all__ = ['style', 'inner', 'admissible', 'far_enough', 'pick_windows', 'draw_c
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
 from ..encoders import ASPP, Decoder, Encoder, projection_head
 from .base import At, Method, Step, check_choice, gathered, uniform
