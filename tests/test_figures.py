@@ -11,16 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from rsssl_nb.colours import CLASS_COLOURS, OKABE_ITO, as_array, as_rgb, palette, stretch
 from rsssl_nb.figures import (
-    OKABE_ITO,
     Picture,
-    as_array,
     as_polygons,
-    as_rgb,
     label_colours,
     new_axes,
     outline_cells,
-    palette,
     shade_range,
     show_bars,
     show_boxes,
@@ -33,7 +30,6 @@ from rsssl_nb.figures import (
     show_labels,
     show_matrix,
     smaller,
-    stretch,
 )
 
 rng = np.random.default_rng(0)
@@ -124,8 +120,13 @@ def test_each_picture_shows_itself_whole_and_small(name):
 
 
 def test_pictures_leave_pyplot_alone_and_matplotlib_unloaded_until_drawn():
-    code = """import sys; from rsssl_nb.figures import show_image, stretch, palette
-import numpy as np; stretch(np.ones((3, 4, 4))); palette(3); before = 'matplotlib' in sys.modules
+    code = """import sys
+import numpy as np
+from rsssl_nb.colours import palette, stretch
+from rsssl_nb.figures import show_image
+stretch(np.ones((3, 4, 4)))
+palette(3)
+before = 'matplotlib' in sys.modules
 show_image(np.ones((3, 4, 4)))._repr_png_()
 print(before, 'matplotlib.pyplot' in sys.modules, 'torch' in sys.modules)"""
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -208,7 +209,8 @@ def test_errors_name_the_value_and_the_cure(draw, says):
 
 
 def test_palette_is_distinct_and_survives_colour_blindness():
-    assert len(set(palette(16))) == 16 and palette(17)[16] == palette(1)[0] and palette(0) == []
+    assert palette(16) == CLASS_COLOURS and len(set(palette(16))) == 16
+    assert palette(17)[16] == palette(1)[0] and palette(0) == [] and palette(8) == OKABE_ITO
     rgb = np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in OKABE_ITO])
     deuteranopia = np.array(
         [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
@@ -224,8 +226,8 @@ def test_labels_are_drawn_in_their_colours_and_ignored_pixels_hatched():
     rgb = label_colours(labels, palette(3))
     assert (rgb[labels == 255] == 1).all() and np.allclose(rgb[labels == 1][0] * 255, [0xE6, 0x9F, 0x00])
 
-    def texts(labels):
-        return [t.get_text() for t in show_labels(labels, CLASSES).axes[0].get_legend().get_texts()]
+    def texts(shown):
+        return [t.get_text() for t in show_labels(shown, CLASSES).axes[0].get_legend().get_texts()]
 
     assert texts(labels) == [*CLASSES, "no label"] and texts(np.where(labels == 255, 0, labels)) == list(
         CLASSES
@@ -317,3 +319,13 @@ def test_large_pictures_are_reduced_and_stay_close():
     a, b = (np.asarray(Image.open(io.BytesIO(d)).convert("RGB")).astype(int) for d in (noisy, small))
     assert len(small) < len(noisy) / 2 and np.abs(a - b).mean() < 6
     assert smaller(encode(np.zeros((20, 20, 3), "uint8"))) == encode(np.zeros((20, 20, 3), "uint8"))
+
+
+def test_colours_that_moved_are_still_found():
+    from rsssl_nb import colours, figures
+
+    with pytest.warns(DeprecationWarning, match="figures.stretch lives in rsssl_nb.colours now"):
+        assert figures.stretch is colours.stretch
+    assert figures.as_rgb is colours.as_rgb and figures.palette is colours.palette
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        figures.nothing  # noqa: B018

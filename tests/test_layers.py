@@ -14,8 +14,8 @@ import rsssl_nb
 
 PACKAGE = Path(rsssl_nb.__file__).parent
 LAYERS = (
-    "moved errors files confusion figures check data views encoders weights objectives methods training "
-    "mapping "
+    "moved errors files confusion colours figures check data views encoders weights objectives methods "
+    "training mapping "
     "evaluation explain widgets lessons doctor cli"
 ).split()
 DOORS = {

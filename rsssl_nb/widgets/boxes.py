@@ -14,7 +14,7 @@ import anywidget
 import numpy as np
 import traitlets as T
 
-from ..figures import BOX_COLOURS, as_rgb
+from ..colours import BOX_COLOURS, as_rgb
 from ..mapping.boxes import to_map_coordinates
 from ..moved import forward
 
@@ -139,6 +139,6 @@ __getattr__ = forward(
         "boxes_type": "widgets.boxes:Boxes",
         "checked": "widgets.boxes:checked_boxes",
         "picture": "widgets.boxes:image_png",
-        "COLORS": "figures:BOX_COLOURS",
+        "COLORS": "colours:BOX_COLOURS",
     },
 )

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from ..colours import as_rgb
 from ..errors import InputError
 from ..explain.attribution import evaluating
-from ..figures import as_rgb, plain, show_bars, show_boxes, show_image
+from ..figures import plain, show_bars, show_boxes, show_image
 from ..methods.false import RULES, softened, suspects
 from ..methods.grass import GraSS
 from ..moved import forward

@@ -15,6 +15,7 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from ..colours import as_rgb, palette
 from ..data.scenes import CLASSES, COLORS
 from ..encoders import Segmenter
 from ..errors import InputError
@@ -38,7 +39,7 @@ from rsssl_nb.explain.neighbours import (
     points_to_geojson,
     similar,
 )
-from ..figures import as_rgb, label_colours, palette, show_bars, show_image
+from ..figures import label_colours, show_bars, show_image
 from ..moved import forward
 from ..views.geometry import transform_points
 from ..views.pairs import Pair, Plan, a_to_b, overlap, two_views

@@ -14,7 +14,8 @@ from io import BytesIO
 import numpy as np
 import torch
 
-from ..figures import as_rgb, edge, picture_type, see_pixels
+from ..colours import as_rgb
+from ..figures import edge, picture_type, see_pixels
 
 # %% ../../nbs/library/widgets/pictures.ipynb #6a1f6640
 def show_row(draws: Sequence[Callable], widths: Sequence[float] = (), height: float = 3.2):
