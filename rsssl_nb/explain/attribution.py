@@ -282,14 +282,14 @@ def attribute(
 ) -> torch.Tensor:
     """How much each pixel contributes to a Scalar: images (B, C, H, W), any bands, to (B, C, H, W).
 
-    For gradcam (B, 1, h, w). `how`: one of HOWS. `layer` of gradcam: one of LAYERS (default layer4) or a
+    For gradcam (B, 1, h, w). `how`: one of HOWS, or a function like them. `layer` of gradcam: one of LAYERS (default layer4) or a
     module. `steps` of integrated gradients; `window`, `stride` of occlusion in pixels (a quarter of the
     image, and three quarters of that); their `baseline` (a number, or like images) and the `batch` of images
     a pass. `stop()` is asked before every pass and ends it by Stopped. Pixels without data (NaN, or 0 in all
     bands) get 0; so does an image without any. Modes, gradients and statistics of the network stay as they
     are. ValueError for an unknown `how` or `layer`.
     """
-    if how not in HOWS:
+    if not callable(how) and how not in HOWS:
         raise ValueError(f"how {how!r} is not known: choose {', '.join(HOWS)}")
     if isinstance(layer, str) and layer not in LAYERS:
         raise ValueError(f"layer {layer!r} is not known: choose {', '.join(LAYERS)}")
@@ -297,7 +297,7 @@ def attribute(
     options = dict(layer=layer, steps=steps, window=window, stride=stride, baseline=baseline, batch=batch)
     with evaluating(scalar), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Captum warns of each hook it sets
-        found = HOWS[how](stoppable(scalar, stop), x, **options).detach()
+        found = (how if callable(how) else HOWS[how])(stoppable(scalar, stop), x, **options).detach()
     known = images.isfinite() & (x != 0).any(1, keepdim=True)
     if found.shape != known.shape:  # the map of a layer: an image with data is known everywhere
         known = known.flatten(1).any(1).view(-1, 1, 1, 1)
