@@ -271,7 +271,7 @@ def stoppable(scalar: Scalar, stop: Callable[[], bool] | None) -> Scalar:
 def attribute(
     scalar: Scalar,
     images: torch.Tensor,
-    how: str = "saliency",
+    how: str | Callable = "saliency",
     layer: str | nn.Module | None = None,
     steps: int = 16,
     window: int | None = None,
@@ -282,12 +282,12 @@ def attribute(
 ) -> torch.Tensor:
     """How much each pixel contributes to a Scalar: images (B, C, H, W), any bands, to (B, C, H, W).
 
-    For gradcam (B, 1, h, w). `how`: one of HOWS, or a function like them. `layer` of gradcam: one of LAYERS (default layer4) or a
-    module. `steps` of integrated gradients; `window`, `stride` of occlusion in pixels (a quarter of the
-    image, and three quarters of that); their `baseline` (a number, or like images) and the `batch` of images
-    a pass. `stop()` is asked before every pass and ends it by Stopped. Pixels without data (NaN, or 0 in all
-    bands) get 0; so does an image without any. Modes, gradients and statistics of the network stay as they
-    are. ValueError for an unknown `how` or `layer`.
+    For gradcam (B, 1, h, w). `how`: one of HOWS, or a function like them. `layer` of gradcam: one of LAYERS
+    (default layer4) or a module. `steps` of integrated gradients; `window`, `stride` of occlusion in pixels
+    (a quarter of the image, and three quarters of that); their `baseline` (a number, or like images) and the
+    `batch` of images a pass. `stop()` is asked before every pass and ends it by Stopped. Pixels without data
+    (NaN, or 0 in all bands) get 0; so does an image without any. Modes, gradients and statistics of the
+    network stay as they are. ValueError for an unknown `how` or `layer`.
     """
     if not callable(how) and how not in HOWS:
         raise ValueError(f"how {how!r} is not known: choose {', '.join(HOWS)}")
@@ -360,7 +360,7 @@ def sanity(
     ask: Callable[[nn.Module], Scalar],
     network: nn.Module,
     images: torch.Tensor,
-    how: str = "gradcam",
+    how: str | Callable = "gradcam",
     seed: int = 0,
     **options,
 ) -> dict[str, torch.Tensor]:

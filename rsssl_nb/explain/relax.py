@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .attribution import Scalar, encoder_of, evaluating, likeness, measured, stoppable
+from .attribution import Scalar, encoder_of, evaluating, fill_nodata, likeness, stoppable
 
 # %% ../../nbs/library/explain/relax.ipynb #52258b08
 def random_masks(
@@ -46,7 +46,7 @@ class Relax(NamedTuple):
 def likeness_to_itself(network: nn.Module, images: torch.Tensor) -> Scalar:
     "The cosine of an image's pooled feature to that of the image as it is now, as a Scalar of `images`."
     with torch.no_grad(), evaluating(network):
-        return likeness(network, encoder_of(network)(measured(images)).pooled)
+        return likeness(network, encoder_of(network)(fill_nodata(images)).pooled)
 
 
 @torch.no_grad()
@@ -63,7 +63,7 @@ def relax(
     0, the band's mean. At most about `batch` masked images go through the network at once. Pixels without
     data, and those that no mask shows, have importance and uncertainty 0. `stop` as in `attribute`.
     """
-    x = measured(images)
+    x = fill_nodata(images)
     scalar = stoppable(scalar, stop)
     weight = torch.zeros(images.shape[-2:], dtype=torch.float64, device=x.device)
     first = torch.zeros(len(x), *images.shape[-2:], dtype=torch.float64, device=x.device)
