@@ -158,17 +158,9 @@ def explore_matches(source=None, networks=(), window: int = 256) -> Explorer:
         network=network_menu(networks),
         view=(0, 20),
     )
-    return Explorer(
-        "matches",
-        look,
-        draw,
-        controls,
-        ("network", "view"),
-        source,
-        window=window,
-        canvas=canvas,
-        shared=("points",),
-    )
+    slow = ("network", "view")
+    options = dict(window=window, canvas=canvas, shared=("points",))
+    return Explorer("matches", look, draw, controls, slow, source, **options)
 
 # %% ../../nbs/explore/features.ipynb #0000000e
 def labels_at_cells(labels: np.ndarray, h: int, w: int) -> torch.Tensor:
@@ -317,19 +309,9 @@ def explore_saliency(source=None, networks=(), window: int = 256, labels=None) -
         opacity=(0.0, 1.0, 0.05),
         bands=SHOWN,
     )
-    return Explorer(
-        "saliency",
-        look,
-        show_saliency,
-        controls,
-        ("how", "layer", "about", "klass", "network", "boxes"),
-        source,
-        labels,
-        window,
-        canvas,
-        ("boxes",),
-        cancelled=True,
-    )
+    slow = ("how", "layer", "about", "klass", "network", "boxes")
+    options = dict(canvas=canvas, shared=("boxes",), cancelled=True)
+    return Explorer("saliency", look, show_saliency, controls, slow, source, labels, window, **options)
 
 # %% ../../nbs/explore/features.ipynb #00000016
 def right_share(labels, truth) -> float:
@@ -476,18 +458,9 @@ def explore_labels(
         points, kinds = [p[:2] for p in canvas.points], [p[2] for p in canvas.points]
         return points_to_geojson(points, kinds, names, raster.transform if raster.crs else None, raster.crs)
 
-    return Explorer(
-        "labels",
-        look,
-        draw,
-        dict(click=[(name, i) for i, name in enumerate(names)], lam=(-4, 1)),
-        source=source,
-        labels=labels,
-        window=window,
-        canvas=canvas,
-        shared=("points",),
-        shapes=shapes,
-    )
+    controls = dict(click=[(name, i) for i, name in enumerate(names)], lam=(-4, 1))
+    options = dict(canvas=canvas, shared=("points",), shapes=shapes)
+    return Explorer("labels", look, draw, controls, (), source, labels, window, **options)
 
 
 __getattr__ = forward(
