@@ -1,6 +1,6 @@
 """The lessons: where they are, how they get into a folder, and how a folder of answers is marked.
 
-Written by hand, as cli.py is: `rsssl-nb lessons`, `copy`, `lab` and `grade` are these functions.
+Written by hand, as the command line is: `rsssl-nb lessons`, `copy`, `lab` and `grade` are these functions.
 """
 
 import ast

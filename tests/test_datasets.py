@@ -448,7 +448,8 @@ def test_archives_that_mean_harm(tmp_path):
 def test_commands_take_datasets(own):
     from click.testing import CliRunner
 
-    from rsssl_nb.cli import main, training_images
+    from rsssl_nb.cli import main
+    from rsssl_nb.cli.training import training_images
 
     toml(own, 'images = "img"\nlabels = "lab"\nsplit.test = ["s2"]')
     used, plain = training_images([own, own / "img"])

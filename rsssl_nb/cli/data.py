@@ -1,0 +1,73 @@
+"The commands `scene`, `check` and `split`: scenes, and the state of one's own data."
+
+import click
+
+from rsssl_nb.cli.shared import PATH, main, seed
+
+
+@main.command()
+@click.argument("out", type=PATH)
+@click.option("--size", default=1024, show_default=True, help="Height and width in pixels of 0.5 m.")
+@seed
+def scene(out, size, seed):
+    "Write a synthetic scene to OUT: image.tif (R G B NIR) and labels.tif."
+    from rsssl_nb.data.scenes import make_scene
+    from rsssl_nb.data.write import write_scene
+
+    for path in write_scene(make_scene(size, seed), out):
+        click.echo(f"wrote {path}")
+
+
+@main.command()
+@click.argument("folder", type=PATH)
+def check(folder):
+    """List what is wrong with a FOLDER of rasters or a dataset: corrupt, empty and mismatching files, labels,
+    leaks. Exit code 2 when there is anything.
+    """
+    from rsssl_nb.data.check import check_rasters
+    from rsssl_nb.data.datasets import recognise
+    from rsssl_nb.data.splits import check_dataset
+
+    data = recognise(folder)
+    rows = check_dataset(data) if data else check_rasters(folder)
+    if data:
+        click.echo(data)
+    for _, kind, sentence in rows:
+        click.echo(f"{kind:9} {sentence}")
+    faults = sum(kind != "missing" for _, kind, _ in rows)
+    click.echo(f"{faults} fault{'s' * (faults != 1)}")
+    if faults:
+        raise SystemExit(2)
+
+
+@main.command()
+@click.argument("image", type=PATH)
+@click.argument("out", type=PATH, required=False)
+@click.option("--block", default="2km", show_default=True, help="Side of a block: 2km, 200m or 512px.")
+@click.option(
+    "--buffer", default="200m", show_default=True, help="Ground left out between blocks of different splits."
+)
+@click.option(
+    "--shares",
+    type=float,
+    nargs=3,
+    default=(0.7, 0.15, 0.15),
+    show_default=True,
+    help="Of train, val and test.",
+)
+@seed
+def split(image, out, block, buffer, shares, seed):
+    """Divide the mosaic IMAGE into blocks for train, val and test, written to OUT (GeoJSON) for a dataset's
+    `split`.
+    """
+    from rsssl_nb.data.raster import open_raster
+    from rsssl_nb.data.shapes import SPLITS, block_split, write_split
+
+    raster = open_raster(image)
+    boxes = block_split(raster, block, buffer, shares, seed)
+    path = write_split(out or image.with_suffix(".split.geojson"), boxes, raster)
+    for i, name in enumerate(SPLITS):
+        areas = [(right - left) * (bottom - top) for left, top, right, bottom, part in boxes if part == i]
+        share = sum(areas) / (raster.width * raster.height)
+        click.echo(f"{name:6} {len(areas)} blocks, {100 * share:.1f} % of the image")
+    click.echo(f"wrote {path}")

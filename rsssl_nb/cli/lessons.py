@@ -1,0 +1,80 @@
+"The commands `lessons`, `copy`, `lab`, `grade` and `doctor`."
+
+import sys
+
+import click
+
+from rsssl_nb.cli.shared import PATH, main
+
+
+@main.command()
+def lessons():
+    "List the pages of the course: file, minutes to read, seconds to run on two cores, title."
+    from rsssl_nb.lessons import describe, pages, root
+
+    for path in pages():
+        minutes, seconds, title, _ = describe(path)
+        click.echo(f"{path.relative_to(root()).as_posix():36} {minutes:3} min {seconds:3} s  {title}")
+
+
+@main.command()
+@click.argument("dest", type=PATH, default="lessons")
+@click.option("--force", is_flag=True, help="Also overwrite notebooks you have changed.")
+def copy(dest, force):
+    """Copy the lessons into the folder DEST. A notebook you have changed stays, and ours goes beside it as
+    NAME.new.ipynb.
+    """
+    from rsssl_nb.lessons import copy
+
+    written = copy(dest, force)
+    for path in written:
+        if ".new" in path.suffixes:
+            click.echo(f"kept yours, ours is {path}")
+    click.echo(
+        f"{len(written)} files copied to {dest}" if written else f"nothing to copy: {dest} has all lessons"
+    )
+
+
+@main.command()
+@click.argument("dest", type=PATH, default="lessons")
+@click.option("--port", type=int, help="Where to listen. [default: the first free one from 8888]")
+@click.option("--no-browser", is_flag=True, help="Print the address only.")
+def lab(dest, port, no_browser):
+    """Copy the lessons that DEST lacks and open JupyterLab on the tour; for this machine only, with a token.
+    Stop it with Ctrl-C.
+    """
+    from rsssl_nb.lessons import lab
+
+    options = ["--no-browser"] if no_browser else []
+    if port is not None:
+        options.append(f"--ServerApp.port={port}")
+    lab(dest, *options)
+
+
+@main.command()
+@click.argument("folder", type=PATH, metavar="DIR")
+def grade(folder):
+    """Mark the exercises in the notebooks under DIR: a CSV of file, page, exercise, verdict and sentence on
+    stdout. It runs their code: use an account without anything to lose.
+    """
+    import csv
+
+    from rsssl_nb.lessons import grade
+
+    columns = ["file", "page", "exercise", "verdict", "sentence"]
+    table = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
+    table.writeheader()
+    for row in grade(folder):
+        table.writerow(row)
+
+
+@main.command()
+def doctor():
+    "Check the installation: each fault with its cure. Exit code 2 when there is one."
+    from rsssl_nb.doctor import examine
+
+    findings = list(examine())
+    for finding in findings:
+        click.echo(finding)
+    if any(finding.state == "FAULT" for finding in findings):
+        raise SystemExit(2)

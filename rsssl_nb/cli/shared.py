@@ -1,0 +1,85 @@
+"What all commands share: the group, its options, who speaks, and how an error is said."
+
+import os
+from pathlib import Path
+
+import click
+
+PATH = click.Path(path_type=Path)
+
+
+device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+
+
+seed = click.option("--seed", default=0, show_default=True, help="Same seed, same machine: same bits.")
+
+
+alpha = click.option(
+    "--alpha",
+    type=click.Choice(["auto", "mask", "band"]),
+    default="auto",
+    show_default=True,
+    help="A band tagged alpha: a mask, a data band, or decided by its values.",
+)
+
+
+def is_first():
+    "Whether this is the process that speaks: the only one, or rank 0 of several."
+    return os.environ.get("RANK", "0") == "0"
+
+
+def say_written(out):
+    "Says what was written, once of several processes."
+    if is_first():
+        click.echo(f"wrote {out}")
+
+
+def one_line(message):
+    "A message without its line breaks and runs of spaces."
+    return " ".join(str(message).split())
+
+
+def show_note(message, *_, **__):
+    "A Python warning as one line on stderr."
+    click.echo(f"Note: {one_line(message)}", err=True)
+
+
+def sentence(error):
+    "An error as one line: what is wrong, where, and what to do."
+    text = one_line(error) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename or ''}: {error.strerror}: check the path, its permissions and the free space"
+    if isinstance(error, KeyError):
+        text = f"{text} is missing from the file: it was not written by rsssl-nb"
+    return text
+
+
+class Group(click.Group):
+    "A click group that turns a mendable error of any command into one sentence and exit code 2."
+
+    def invoke(self, ctx):
+        import warnings
+
+        warnings.showwarning = show_note
+        try:
+            return super().invoke(ctx)
+        except (ValueError, OSError, KeyError, MemoryError) as error:
+            if ctx.params.get("traceback"):
+                raise
+            click.echo(f"Error: {sentence(error)}", err=True)
+            ctx.exit(2)
+
+
+@click.group(cls=Group, context_settings=dict(help_option_names=["-h", "--help"], max_content_width=110))
+@click.option("--traceback", is_flag=True, help="Show the full traceback of an error.")
+@click.version_option(package_name="rsssl_nb")
+def main(traceback):
+    """Self-supervised pretraining, fine-tuning and mapping of remote-sensing images.
+
+    \b
+    A whole job in four lines:
+      rsssl-nb pretrain tiles/ --method simclr --out runs/pre
+      rsssl-nb finetune runs/pre --images img/ --labels lab/ --fraction 0.1 --out runs/seg
+      rsssl-nb map runs/seg scene.tif map.tif
+      rsssl-nb score map.tif labels.tif
+    """

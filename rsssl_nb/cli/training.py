@@ -1,0 +1,336 @@
+"The commands `pretrain` and `finetune`; options of a run come from its Config."
+
+import json
+import os
+from pathlib import Path
+
+import click
+
+from rsssl_nb.cli.shared import PATH, alpha, device, is_first, main, seed
+from rsssl_nb.training.config import Config, TuneConfig
+
+HOUR = 3600  # seconds; a longer forecast on a processor comes with a smaller choice
+
+
+def declared(config, skip=()):
+    "click's options for the settings of a run that its Config declares with a line of help."
+    from dataclasses import fields
+
+    shown = [f for f in fields(config) if f.metadata.get("help") and f.name not in skip]
+
+    def add(command):
+        for f in reversed(shown):
+            kind = click.Choice(f.metadata["choices"]) if f.metadata["choices"] else type(f.default)
+            flag = dict(is_flag=True) if kind is bool else dict(type=kind, show_default=True)
+            name = f"--{f.name.replace('_', '-')}"
+            command = click.option(name, default=f.default, help=f.metadata["help"], **flag)(command)
+        return command
+
+    return add
+
+
+def training(command):
+    "The options that pretraining and fine-tuning share beside their Config's."
+    for option in (
+        click.option(
+            "--steps",
+            type=int,
+            metavar="N",
+            help="Length of the run in steps; --epochs is another way to say it.",
+        ),
+        click.option("--epochs", type=int, metavar="N", help="Length of the run in passes over its windows."),
+        click.option("--workers", default=0, show_default=True, help="Processes that read windows."),
+        click.option(
+            "--precision",
+            type=click.Choice(["auto", "no", "bf16", "fp16"]),
+            default="auto",
+            show_default=True,
+            help="auto: bfloat16 where the device computes it itself, fp16 on older GPUs, else float32.",
+        ),
+        click.option(
+            "--channels-last/--channels-first",
+            default=None,
+            help="Memory layout. [default: last for wide networks in less than float32]",
+        ),
+        click.option(
+            "--resume",
+            metavar="auto|RUN",
+            help="auto: continue the run in --out, start it, or leave a finished one. RUN: continue it.",
+        ),
+        click.option(
+            "--save-every",
+            type=click.IntRange(1),
+            metavar="STEPS",
+            help="Steps from one checkpoint to the next. [default: an epoch, or a hundredth of the run]",
+        ),
+        click.option("--deterministic", is_flag=True, help="On a GPU, the same bits every time; slower."),
+        click.option(
+            "--tensorboard", is_flag=True, help="Also write TensorBoard event files into the run folder."
+        ),
+        click.option(
+            "--processes",
+            type=click.IntRange(1),
+            help="How many processes this job must have, as torchrun started it; another number is refused.",
+        ),
+    )[::-1]:
+        command = option(command)
+    return command
+
+
+def announce(config, seconds):
+    "Steps, epochs and a forecast of minutes, before the first step; a Note where the length is unfit."
+    if not is_first():
+        return
+    length = f"{config.total} steps, {config.total / config.steps:.3g} epochs"
+    windows = f"of {config.samples} windows, {config.images} a step, precision {config.precision}"
+    forecast = f"; about {config.total * seconds / 60:.3g} minutes here" if seconds else ""
+    click.echo(f"{length} {windows}{forecast}")
+    if isinstance(config, TuneConfig):
+        click.echo(f"{config.windows} windows hold labels to learn from; kept: {config.validation}")
+    for note in notes_on(config, seconds):
+        click.echo(f"Note: {note}", err=True)
+
+
+def notes_on(config, seconds):
+    "What is wrong with the length of a run, each with its cure."
+    tuning = isinstance(config, TuneConfig)
+    few = 100 if tuning else 200
+    if config.total < few:
+        yield f"{config.total} updates are too few to learn from: use --steps {1500 if tuning else 2000}"
+    if tuning and config.windows < 4:
+        yield f"{config.windows} labelled windows show little of any class: choose a larger --fraction"
+    if seconds and config.total * seconds > HOUR:
+        steps = max(1, int(HOUR / seconds))
+        smaller = (
+            "" if config.width <= 16 else f", or --width 16 ({(config.width / 16) ** 2:.0f} times less work)"
+        )
+        yield f"that is more than an hour: --steps {steps} fits one{smaller}"
+
+
+def settings(pairs):
+    "`--set NAME=VALUE` as a dict; values are read as JSON where they are JSON (0.2, true, null), else text."
+    found = {}
+    for pair in pairs:
+        name, sep, value = pair.partition("=")
+        if not sep or not name:
+            raise click.BadParameter(f"{pair!r} is not NAME=VALUE, as in --set tau=0.2")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+def resume_mode(resume, out):
+    "`--resume auto` or `--resume RUN`: (mode, folder to train in)."
+    if resume is None:
+        return None, out
+    if resume == "auto":
+        return "auto", out
+    if out and Path(out).resolve() != Path(resume).resolve():
+        raise click.BadParameter(f"--resume {resume} and --out {out} are two folders: give one of them")
+    return "must", Path(resume)
+
+
+@main.command()
+@click.argument("images", nargs=-1, required=True, type=PATH)
+@click.option(
+    "--method",
+    default="simclr",
+    show_default=True,
+    help="simclr, glcnet, false, grass or ssccl; baselines mocov2, byol, simsiam, barlowtwins, vicreg, swav, "
+    "densecl, pixpro, inpainting; combined; a wrong name lists all.",
+)
+@click.option("--out", type=PATH, help="The run folder to make.")
+@click.option("--samples", type=int, help="Windows an epoch. [default: valid pixels / size^2, at least 64]")
+@click.option("--bands", type=int, help="How many bands the images must have. [default: what they have]")
+@click.option("--encoder", help="resnet18, resnet34 or resnet50. [default: resnet18, or that of --init]")
+@click.option(
+    "--width",
+    type=int,
+    help="Channels of the first layer; 16 is a sixteenth of the work. [default: 64, or that of --init]",
+)
+@click.option("--stride", type=int, help="Pixels to one cell of the feature map: 8, 16 or 32. [default: 8]")
+@click.option(
+    "--init",
+    metavar="FILE|RUN|shipped:NAME",
+    help="Weights to start from, of any known layout; the trunk must match in full. [default: random]",
+)
+@declared(Config, skip=("encoder", "width", "stride", "epochs", "seed", "precision", "channels_last"))
+@click.option(
+    "--max-nodata", default=0.5, show_default=True, help="Windows with a larger missing share are dropped."
+)
+@click.option(
+    "--set",
+    "options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="An option of the method, as in tau=0.2; a wrong name lists the known ones.",
+)
+@click.option(
+    "--probe-images",
+    type=PATH,
+    help="Labelled images to watch by: a kNN vote after each epoch, as `knn` in the log.",
+)
+@click.option("--probe-labels", type=PATH, help="Their labels, paired by file stem.")
+@training
+@alpha
+@seed
+@device
+def pretrain(
+    images, method, out, options, resume, processes, deterministic, probe_images, probe_labels, init, **kw
+):
+    """Pretrain an encoder on unlabelled IMAGES: files, folders, or datasets (TOML or a known layout; of these
+    the training scenes).
+
+    \b
+    On several GPUs:
+      torchrun --standalone --nproc_per_node 8 -m rsssl_nb pretrain IMAGES --out RUN --processes 8
+    """
+    from rsssl_nb.encoders import Encoder
+    from rsssl_nb.methods.registry import make_method
+    from rsssl_nb.training.pretrain import pretrain
+    from rsssl_nb.training.processes import refuse_other_world
+
+    resume, out = resume_mode(resume, out)
+    if out is None:
+        raise click.UsageError("Missing option '--out': the run folder to make")
+    size = refuse_other_world(processes)
+    note = make_method(method, Encoder(width=8), settings(options)).note(kw["epochs"] or Config.epochs)
+    if is_first():
+        click.echo(f"{size} process{'es' if size > 1 else ''}, {method}" + (f"; {note}" if note else ""))
+    if is_first() and kw["batch"] == 1:
+        click.echo(
+            "Note: in a batch of one no image has another to differ from: contrastive losses stay 0; "
+            "use a larger --batch",
+            err=True,
+        )
+    if deterministic:
+        be_deterministic()
+    if init and is_first():
+        from rsssl_nb.weights import load, weights_path
+
+        click.echo(f"{init}: {load(weights_path(init))}")
+    probe = watch_by(probe_images, probe_labels, kw)
+    run = pretrain(
+        training_images(images),
+        method,
+        out,
+        options=settings(options),
+        resume=resume,
+        processes=processes,
+        probe=probe,
+        init=init,
+        announce=announce,
+        **kw,
+    )
+    if not is_first():
+        return
+    ending = "stopped when asked to; go on with --resume auto"
+    if run.complete:
+        ending = f"wrote {out / 'encoder.safetensors'}"
+    click.echo(f"{len(run.log)} steps, loss {run.log[0]['loss']:.3f} -> {run.log[-1]['loss']:.3f}; {ending}")
+
+
+def training_images(paths):
+    "Files and folders as they are; of a dataset the rasters of its training scenes."
+    from rsssl_nb.data.datasets import recognise
+
+    found = []
+    for path in paths:
+        data = recognise(path) if path.exists() else None
+        found += [data.raster(entry) for entry in data.split("train")] if data else [path]
+    return found
+
+
+def watch_by(images, labels, kw):
+    "The kNN probe of --probe-images and --probe-labels, or None."
+    if (images is None) != (labels is None):
+        raise click.UsageError("--probe-images and --probe-labels come together: give both, or neither")
+    if images is None:
+        return None
+    from rsssl_nb.training.validation import knn_probe
+
+    return knn_probe(images, labels, size=kw["size"], alpha=kw["alpha"])
+
+
+def be_deterministic():
+    "Torch's deterministic algorithms, for GPUs whose sums would else depend on the moment."
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False
+
+
+@main.command()
+@click.argument("run")
+@click.option(
+    "--images", required=True, type=PATH, help="Folder of images, or a dataset (TOML or a known layout)."
+)
+@click.option(
+    "--labels",
+    type=PATH,
+    help="Folder of label images, paired by file stem. [default: those of the dataset's training scenes]",
+)
+@click.option("--classes", type=PATH, help="classes.json. [default: looked for beside the labels and above]")
+@click.option("--fraction", type=float, help="Share of the windows to learn from, in (0, 1].")
+@click.option("--subset", type=PATH, help="A list of windows to learn from: STEM_yROW_xCOLUMN lines.")
+@click.option(
+    "--val-images",
+    type=PATH,
+    help="Other images, to choose the step that is kept. [default: a fifth of the ground]",
+)
+@click.option("--val-labels", type=PATH, help="Their labels, paired by file stem.")
+@click.option("--out", type=PATH, help="The run folder to make.")
+@declared(TuneConfig, skip=("seed", "precision", "channels_last"))
+@training
+@alpha
+@seed
+@device
+def finetune(run, images, labels, out, subset, resume, deterministic, **kw):
+    """Learn a segmenter from few labels, from RUN: a pretraining folder, a weights file, shipped:NAME or
+    `random`.
+
+    \b
+    On several GPUs:
+      torchrun --standalone --nproc_per_node 8 -m rsssl_nb finetune RUN ... --out SEG --processes 8
+    """
+    from rsssl_nb.training.finetune import finetune
+
+    resume, out = resume_mode(resume, out)
+    if out is None:
+        raise click.UsageError("Missing option '--out': the run folder to make")
+    if deterministic:
+        be_deterministic()
+    if labels is None:
+        images, labels, kw["classes"] = training_labels(images)
+    kw = dict(kw, subset=subset, resume=resume, announce=announce)
+    _, log = finetune(run, images, labels, out, **kw)
+    if not is_first():
+        return
+    written = out / "segmenter.safetensors"
+    if not written.exists():
+        click.echo(f"{len(log)} steps; stopped when asked to; go on with --resume auto")
+        return
+    scored = [row for row in log if "miou" in row]
+    kept = "kept the last step"
+    if scored:
+        best = max(scored, key=lambda row: row["miou"])
+        kept = f"kept step {best['step'] + 1} (mIoU {best['miou']:.3f} on the labels that choose)"
+    click.echo(
+        f"{len(log)} steps, loss {log[0]['loss']:.3f} -> {log[-1]['loss']:.3f}; {kept}; wrote {written}"
+    )
+
+
+def training_labels(path):
+    "Rasters, labels and classes of a dataset's labelled training scenes."
+    from rsssl_nb.data.datasets import open_dataset
+
+    data = open_dataset(path)
+    entries = [e for e in data.split("train") if e.labels]
+    if not entries:
+        raise ValueError(
+            f"{path} has no labelled training scene: give --labels, or describe it in a dataset.toml"
+        )
+    return [data.raster(e) for e in entries], [data.labels(e) for e in entries], data.classes
