@@ -8,11 +8,16 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rsssl_nb.data.pool import Pool
+from rsssl_nb.data.scenes import make_tiles, standardise
+from rsssl_nb.data.statistics import normalise
 from rsssl_nb.views.appearance import (
     N_DRAWS,
     Colour,
+    band_change,
     blur,
     brightness,
+    colour_retrieval,
     contrast,
     drop_band,
     gaussian,
@@ -24,6 +29,7 @@ from rsssl_nb.views.appearance import (
     tint,
 )
 from rsssl_nb.views.geometry import draws
+from rsssl_nb.views.pairs import two_views
 
 BANDS = [1, 2, 3, 4, 13]
 SHAPES = [(20, 20), (9, 31), (31, 9), (1, 1), (1, 17), (2, 2)]
@@ -43,12 +49,15 @@ def recolour_slow(images, uniform, colour):
     """
     out = []
     for sample, u in zip(images, uniform.tolist()):
-        x = sample
+        x = band_change_slow(sample, u[9], colour) if u[0] < colour.p else sample
         b, c, s = ((2 * v - 1) * (u[0] < colour.p) for v in u[1:4])
         mean = x.mean((1, 2), keepdim=True)
         x = mean + (1 + colour.contrast * c) * (x - mean)
         g = x.mean(0, keepdim=True)
-        x = g + (1 + colour.saturation * s) * (u[4] >= colour.grey) * (x - g) + colour.brightness * b
+        x = g + (1 + colour.saturation * s) * (x - g) + colour.brightness * b
+        if u[4] < colour.grey:
+            lone = x[int(u[8] * len(x))][None]
+            x = (lone if colour.grey_by == "band" else x.mean(0, keepdim=True)).expand_as(x)
         if u[5] < colour.blur:
             x = blur_slow(
                 x,
@@ -59,6 +68,17 @@ def recolour_slow(images, uniform, colour):
             x = torch.stack([torch.zeros_like(v) if k == int(u[8] * len(x)) else v for k, v in enumerate(x)])
         out.append(x)
     return torch.stack(out)
+
+
+def band_change_slow(x, u, colour):
+    "One band after another: gains first, then offsets, drawn from the sample's tenth number."
+    drawn = draws([int(u * 2**24)], 2 * len(x))[0].tolist()
+    bands = []
+    for k, band in enumerate(x):
+        gain = 1 + colour.gain * (2 * drawn[k] - 1)
+        offset = colour.offset * (2 * drawn[len(x) + k] - 1)
+        bands.append(gain * band + offset)
+    return torch.stack(bands)
 
 
 def blur_slow(x, sigma, radius):
@@ -85,10 +105,12 @@ def test_the_batch_equals_one_slow_step_after_another(bands, shape):
     st.floats(0, 1),
     st.floats(0, 1),
     st.floats(0, 1),
+    st.sampled_from(["mean", "band"]),
 )
-def test_any_strength_and_probability(bands, seed, strength, p, p_grey, p_blur, p_drop):
+def test_any_strength_and_probability(bands, seed, strength, p, p_grey, p_blur, p_drop, grey_by):
     x, u = images(bands, (7, 11), n=4), uniforms(4, seed)
-    colour = Colour(strength, strength, strength, p, p_grey, p_blur, drop=p_drop)
+    own = dict(gain=strength / 3, offset=strength / 2, grey_by=grey_by)
+    colour = Colour(strength, strength, strength, p, p_grey, p_blur, drop=p_drop, **own)
     torch.testing.assert_close(recolour(x, u, colour), recolour_slow(x, u, colour), atol=2e-5, rtol=1e-5)
 
 
@@ -122,7 +144,9 @@ def test_softening_is_in_place_and_tinting_is_not():
 
 def test_switched_off_it_is_exactly_nothing():
     assert torch.equal(recolour(images(), uniforms(), Colour(p=0, grey=0, blur=0)), images())
-    assert torch.equal(recolour(images(), uniforms(), Colour(0, 0, 0, grey=0, blur=0)), images())
+    assert torch.equal(
+        recolour(images(), uniforms(), Colour(0, 0, 0, grey=0, blur=0, gain=0, offset=0)), images()
+    )
 
 
 def test_inputs_and_the_global_stream_are_left_alone():
@@ -159,6 +183,15 @@ def test_jitter_is_the_three_changes_in_turn(bands):
     torch.testing.assert_close(
         jitter(x, b, c, s), brightness(saturation(contrast(x, c), s), b), atol=1e-5, rtol=1e-5
     )
+
+
+@pytest.mark.parametrize("bands", BANDS)
+def test_jitter_with_bands_of_their_own_is_the_four_changes_in_turn(bands):
+    x, drawn = images(bands), torch.Generator().manual_seed(1)
+    b, c, s = torch.randn(3, 6, generator=drawn)
+    gain, shift = torch.randn(2, 6, bands, generator=drawn)
+    slow = brightness(saturation(contrast(band_change(x, gain, shift), c), s), b)
+    torch.testing.assert_close(jitter(x, b, c, s, gain, shift), slow, atol=2e-5, rtol=1e-5)
 
 
 def test_what_each_change_keeps():
@@ -230,3 +263,35 @@ def test_flat_images_stay_finite():
 def test_uniforms_must_fit(shape):
     with pytest.raises(ValueError, match=rf"\(6, {N_DRAWS}\)"):
         recolour(images(), torch.rand(shape))
+
+
+def test_a_grey_of_an_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match="grey_by 'luma' is not known: choose mean or band"):
+        tint(images(), uniforms(), Colour(grey_by="luma"))
+
+
+@pytest.fixture(scope="module")
+def windows(imagery):
+    "Windows (512, 3, 128, 128) of Dubai's training scenes, standardised, drawn uniformly."
+    pool = Pool([imagery / "dubai/train/images"], 128)
+    drawn = torch.stack([torch.as_tensor(pool.read(w)) for w in pool.windows(512, seed=1)])
+    return normalise(drawn, *pool.statistics())
+
+
+def test_colour_alone_finds_few_partners_on_four_band_scenes():
+    scenes = standardise(make_tiles(512, 128, seed=11)[0])
+    pair = two_views(scenes, 96, seed=3)
+    assert colour_retrieval(pair.a, pair.b) <= 0.16
+
+
+def test_colour_alone_finds_few_partners_on_dubai(windows):
+    pair = two_views(windows, 96, seed=3)
+    assert colour_retrieval(pair.a, pair.b) <= 0.16
+
+
+def test_retrieval_is_one_for_twins_chance_for_strangers_and_needs_enough():
+    x = images(3, (5, 6), n=640)
+    assert colour_retrieval(x, x + 1e-4 * torch.randn(x.shape)) == 1.0
+    assert colour_retrieval(x, images(3, (5, 6), n=640, seed=1)) < 0.05
+    with pytest.raises(ValueError, match="fewer than the 64"):
+        colour_retrieval(x[:9], x[:9])

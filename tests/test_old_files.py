@@ -20,6 +20,7 @@ from rsssl_nb.evaluation.maps import draw_boxes, embed, guided_method, segment
 from rsssl_nb.evaluation.scores import score_rasters
 from rsssl_nb.explain.neighbours import points_from_geojson
 from rsssl_nb.methods.grass import GraSS
+from rsssl_nb.methods.registry import DEFAULTS
 from rsssl_nb.training.config import Config
 from rsssl_nb.training.finetune import finetune, load_segmenter
 from rsssl_nb.training.folder import checkpoints, read_checkpoint, read_config
@@ -50,7 +51,7 @@ def old(tmp_path, monkeypatch):
 def resumed(folder):
     """A run that goes on with just what its own config says."""
     config = vars(read_config(folder)).copy()
-    for worked_out in ("bands", "mean", "std", "weight_decay", "length", "init"):
+    for worked_out in ("bands", "mean", "std", "weight_decay", "length", "init", "defaults"):
         config.pop(worked_out)
     return pretrain("image.tif", out=folder, resume="must", device="cpu", progress=False, **config)
 
@@ -69,6 +70,16 @@ def test_an_unfinished_run_goes_on(old, method):
     assert len(mine) == 4
     for name, want in mine.items():
         torch.testing.assert_close(state[name], want, rtol=1e-3, atol=1e-3)
+
+
+def test_an_old_run_keeps_its_defaults_and_says_so(old):
+    assert read_config(old / "complete").defaults == 1 and Config().defaults == DEFAULTS == 2
+    with pytest.warns(UserWarning, match="grass was made with the defaults of version 1 and keeps them"):
+        method, _ = guided_method(old / "complete")
+    for plan in method.plans():
+        colour = plan.colour
+        assert (colour.brightness, colour.contrast, colour.saturation) == (0.4, 0.4, 0.4)
+        assert (colour.gain, colour.offset) == (0, 0)
 
 
 def test_a_complete_run_is_opened(old):

@@ -11,7 +11,7 @@ import torch
 from rsssl_nb.data.scenes import make_tiles, standardise
 from rsssl_nb.encoders import Encoder
 from rsssl_nb.methods.base import At
-from rsssl_nb.methods.registry import method_class
+from rsssl_nb.methods.registry import recorded_method
 from rsssl_nb.views.pairs import two_views
 from rsssl_nb.weights import load, load_into, load_weights, shipped
 
@@ -20,9 +20,9 @@ NAMES = list(shipped())
 
 def built(meta):
     torch.manual_seed(meta["seed"])
-    return method_class(meta["method"])(
-        Encoder(meta["encoder"], bands=meta["bands"], width=meta["width"]), **meta["options"]
-    ).eval()
+    encoder = Encoder(meta["encoder"], bands=meta["bands"], width=meta["width"])
+    with pytest.warns(UserWarning, match="defaults of version 1 and keeps them"):
+        return recorded_method(meta["method"], encoder, meta["options"], meta.get("defaults", 1)).eval()
 
 
 def test_four_methods_and_their_parent_in_ten_megabytes():

@@ -24,7 +24,7 @@ from .store import check_output
 from .tiling import check_windows, plan_windows
 from ..methods.combined import Combined
 from ..methods.grass import GraSS, GuidedCrop
-from ..methods.registry import make_method
+from ..methods.registry import recorded_method
 from ..training.config import Config
 from ..training.folder import checkpoints, read_checkpoint, read_config
 from ..training.record import progress_bar
@@ -44,7 +44,7 @@ def guided_method(run: str | Path) -> tuple[GraSS | Combined, Config]:
             f"{run} has no checkpoint: give a run folder with its checkpoint/, where the projection head is"
         )
     encoder = Encoder(config.encoder, config.bands, config.width, config.stride)
-    method = make_method(config.method, encoder, config.options)
+    method = recorded_method(config.method, encoder, config.options, config.defaults)
     if not isinstance(getattr(method, "crop", None), GuidedCrop):
         raise InputError(f"{run} is a run of {config.method}, which chooses no boxes: give a run of grass")
     method.load_state_dict(read_checkpoint(found[-1])["method"])

@@ -44,6 +44,7 @@ class Config:
 
     length: int = setting(0, low=0)  # steps of the whole run where they were given; 0: whole epochs
     init: str = ""  # what the encoder started from, and a digest of its weights; "": random weights
+    defaults: int = 2  # the version of the defaults, `DEFAULTS` of page `methods/registry`
 
     @property
     def images(self) -> int:

@@ -27,7 +27,8 @@ def augment(images: torch.Tensor, labels: torch.Tensor, seed: int, step: int, fi
     whole = torch.tensor([0.0, 0, S, S], device=images.device).expand(B, 4)
     affine = view_affine(whole, S, flip=u[:, 0] < 0.5, turns=(u[:, 1] * 4).long())
     moved = sample(labels[:, None].float(), affine, S, mode="nearest")[:, 0].to(torch.uint8)
-    return recolour(sample(images, affine, S), u[:, 2:], Colour(0.2, 0.2, 0.2, grey=0.0, blur=0.0)), moved
+    mild = Colour(0.2, 0.2, 0.2, grey=0.0, blur=0.0, gain=0.0, offset=0.0)
+    return recolour(sample(images, affine, S), u[:, 2:], mild), moved
 
 # %% ../../nbs/library/training/crops.ipynb #709a987e
 def class_weights(pairs: list, windows: list, size: int, n: int) -> torch.Tensor:

@@ -46,6 +46,8 @@ def read_config(folder: Path | str, kinds: tuple = (Config,)):
             f"{path} has the unknown field {strange[0]!r}: it was written by another version, "
             "so use that, or another --out"
         )
+    if kind is Config:
+        found.setdefault("defaults", 1)  # not yet recorded then
     return kind(**found)
 
 # %% ../../nbs/library/training/folder.ipynb #a0d92099

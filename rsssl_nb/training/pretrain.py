@@ -19,7 +19,7 @@ from ..data.statistics import normalise
 from ..encoders import Encoder
 from ..errors import InputError
 from ..methods.base import At, Step
-from ..methods.registry import make_method
+from ..methods.registry import DEFAULTS, recorded_method
 from ..moved import forward
 from .config import Config, check_config
 from rsssl_nb.training.engine import (
@@ -120,6 +120,7 @@ def encoder_meta(config: Config, pool: Pool | None = None) -> dict:
         size=config.size,
         method=config.method,
         options=config.options,
+        defaults=config.defaults,
         seed=config.seed,
     )
 
@@ -152,7 +153,7 @@ def begin(config: Config, device: str, processes: int | None = None, board: Path
     engine = start_engine(device, config.precision, config.accumulate, board)
     torch.manual_seed(config.seed)
     encoder = Encoder(config.encoder, config.bands, config.width, config.stride)
-    learner = make_method(config.method, encoder, config.options).train()
+    learner = recorded_method(config.method, encoder, config.options, config.defaults).train()
     if init is not None:
         load_into(learner.encoder, init)
     if size > 1 and learner.single_process:
@@ -299,6 +300,7 @@ def pretrain(
             compile=compile,
             length=length,
             init=f"{Path(str(init)).name} {digest(start.encoder.state_dict())}" if start else "",
+            defaults=kept.defaults if kept else DEFAULTS,
         )
     )
     task = Pretraining(config, pool, probe)

@@ -130,7 +130,7 @@ N_DRAWS = 10
 
 @dataclass(frozen=True)
 class Colour:
-    """How strongly appearance may change: SimCLR's strength for any bands, gain and offset a band in hue's place.
+    """How strongly appearance may change: SimCLR's strength, any bands, gain and offset a band for hue.
 
     `brightness` (largest offset, deviations), `contrast`, `saturation` (largest relative changes), `gain`
     (largest relative change of each band by itself) and `offset` (its largest offset, deviations) come
@@ -216,7 +216,7 @@ def recolour(images: torch.Tensor, u: torch.Tensor, colour: Colour = Colour()) -
 def colour_retrieval(a: torch.Tensor, b: torch.Tensor, among: int = 64) -> float:
     """The share of images whose partner is found among `among` by colour alone, from views a, b (B, C, H, W).
 
-    Each view is its bands' means and deviations; distances are Mahalanobis, by the covariance of the partners'
+    Each view is its bands' means and deviations; distances are Mahalanobis', by the covariance of partners'
     differences. Chance is 1 / among. ValueError for fewer than `among` images.
     """
     if len(a) < among:

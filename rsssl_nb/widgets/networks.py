@@ -17,7 +17,7 @@ from ..encoders import Encoder
 from ..errors import InputError
 from ..explain.attribution import encoder_of, evaluating
 from ..methods.grass import GraSS
-from ..methods.registry import make_method
+from ..methods.registry import recorded_method
 from ..training.config import Config
 from ..training.finetune import load_segmenter
 from ..training.folder import checkpoints, read_checkpoint
@@ -52,8 +52,9 @@ def read_network(path):
     path = Path(path)
     if path.suffix == ".pt" and path.parent.name == "checkpoint":
         kept = read_checkpoint(path)
-        c = Config(**json.loads(kept["config"]))
-        method = make_method(c.method, Encoder(c.encoder, c.bands, c.width, c.stride), c.options)
+        c = Config(**{"defaults": 1, **json.loads(kept["config"])})
+        encoder = Encoder(c.encoder, c.bands, c.width, c.stride)
+        method = recorded_method(c.method, encoder, c.options, c.defaults)
         method.load_state_dict(kept["method"])
         return method, c.mean, c.std
     if path.is_dir() and (path / "segmenter.safetensors").exists() or path.name == "segmenter.safetensors":

@@ -67,7 +67,7 @@ from rsssl_nb.methods.moco import queue_nce
 from rsssl_nb.methods.placebos import FALSEOracle, GraSSOracle, dominant, mixture, purest
 from rsssl_nb.methods.practice import practice
 from rsssl_nb.methods.redundancy import cross_correlation, variance_covariance
-from rsssl_nb.methods.registry import METHODS, make_method, method_class, method_options
+from rsssl_nb.methods.registry import METHODS, make_method, method_class, method_options, recorded_method
 from rsssl_nb.methods.ssccl import agreement, overlap_mask, point_nce
 from rsssl_nb.methods.swav import sinkhorn, swapped
 from rsssl_nb.objectives.nce import nce, nce_in_blocks, weighted_nce
@@ -136,7 +136,15 @@ SCENE = Scene(
     "EPSG:32633",
     (0.5, 0.0, 391000.0, 0.0, -0.5, 5820000.0),
 )
-PAIR = two_views(TILES, 64, seed=0)
+# The views that methods see here keep the colours of version 0.1: a golden of a method is about the method.
+MILD = dict(brightness=0.4, contrast=0.4, saturation=0.4, gain=0.0, offset=0.0)
+PAIR = two_views(TILES, 64, Plan(colour=Colour(**MILD)), seed=0)
+
+
+def views_of(method, seed):
+    """Two views of the fixed tiles, drawn as a method wants them, in the colours of version 0.1."""
+    plans = [replace(p, colour=p.colour and replace(p.colour, **MILD)) for p in method.plans()]
+    return two_views(TILES, 64, *plans, seed=seed, min_iou=method.min_iou)
 
 
 def random(*shape, seed=0):
@@ -203,7 +211,7 @@ def stepped(make, moment=at):
     percent of a gradient: such numbers can be compared on one machine only.
     """
     method = make()
-    pair = two_views(TILES, 64, *method.plans(), seed=3, min_iou=method.min_iou)
+    pair = views_of(method, 3)
     single = looked(method, pair, moment)
     fine = make().double()
     precise = replace(pair, a=pair.a.double(), b=pair.b.double())
@@ -503,12 +511,12 @@ def checkpoint(name):
     state, meta = load_weights(shipped(name))
     torch.manual_seed(0)
     encoder = Encoder(meta["encoder"], bands=meta["bands"], width=meta["width"])
-    method = make_method(meta["method"], encoder, meta["options"]).eval()
+    method = recorded_method(meta["method"], encoder, meta["options"]).eval()
     load_into(method, state)
     with torch.no_grad():
         seen = method.encoder(TILES)
     found = {k: getattr(seen, k) for k in ("dense", "pooled", "low")}
-    step = method(two_views(TILES, 64, *method.plans(), seed=9, min_iou=method.min_iou), at())
+    step = method(views_of(method, 9), at())
     found |= {"loss": step.loss.detach()} | {f"parts/{k}": v for k, v in step.parts.items()}
     return found | {
         f"trace/{k}": v for k, v in step.trace.items() if k in ("za", "zb", "boxes", "heat", "local_a")
@@ -706,7 +714,7 @@ def scores__evidence():
 @golden
 def probes__frozen():
     state, meta = load_weights(shipped("simclr-20"))
-    method = make_method(
+    method = recorded_method(
         meta["method"], Encoder(meta["encoder"], meta["bands"], meta["width"]), meta["options"]
     )
     load_into(method, state)
