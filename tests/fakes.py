@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from rsssl_nb.data.datasets import DEEPGLOBE, ISPRS, LOVEDA, POTSDAM, VAIHINGEN
-from rsssl_nb.data.write import rgb
+from rsssl_nb.data.write import rgb, write_raster
 
 SIZE = 24
 
@@ -91,4 +91,26 @@ def fake_deepglobe(root, n=3):
         )
     for split in ("valid", "test"):
         save(root / f"{split}/{len(split)}00_sat.jpg", picture(9))
+    return root
+
+
+def fake_flair(root):
+    """The four archives unpacked: `flair_aerial_train` and `flair_labels_train`, `flair_1_aerial_test` and
+    `flair_1_labels_test`; domains, zones, five bands, classes 1 to 19.
+    """
+    zones = {
+        "D004_2021/Z10_AU": 883,
+        "D004_2021/Z12_UU": 1119,
+        "D031_2019/Z4_UU": 20203,
+        "D064_2021/Z1_UN": 1,
+    }
+    for i, (zone, number) in enumerate(zones.items()):
+        part = "1_{}_test" if zone.startswith("D064") else "{}_train"
+        images = root / f"flair_{part.format('aerial')}" / zone / "img"
+        masks = root / f"flair_{part.format('labels')}" / zone / "msk"
+        place = ("EPSG:2154", (0.2, 0, 9e5 + 1000 * i, 0, -0.2, 6.5e6))
+        for k in range(2):
+            name = f"{number + k:06d}.tif"
+            write_raster(images / f"IMG_{name}", picture(i, 5).transpose(2, 0, 1), *place)
+            write_raster(masks / f"MSK_{name}", 1 + classes(i + k, 19), *place)
     return root

@@ -15,7 +15,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from rsssl_nb.data.datasets import DEEPGLOBE, LOVEDA, POTSDAM, VAIHINGEN, Entry, make_dataset, open_dataset
+from rsssl_nb.data.datasets import (
+    DEEPGLOBE,
+    FLAIR,
+    LOVEDA,
+    POTSDAM,
+    VAIHINGEN,
+    Entry,
+    make_dataset,
+    open_dataset,
+)
 from rsssl_nb.data.download import download_loveda, fetch_file, unpack
 from rsssl_nb.data.labels import Classes
 from rsssl_nb.data.scenes import make_scene
@@ -138,6 +147,32 @@ def test_deepglobe_rounds_its_colours(tmp_path):
     (tmp_path / "train/100_mask.png").unlink()
     with pytest.warns(UserWarning, match="100_mask.png"):
         open_dataset(tmp_path)
+
+
+def test_flair_pairs_two_trees_and_keeps_five_bands(tmp_path):
+    data = open_dataset(fakes.fake_flair(tmp_path / "two"))
+    assert data.name == "flair" and data.missing == ()
+    assert [len(data.split(s)) for s in ("train", "test")] == [6, 2]
+    first = data.split("train")[0]
+    assert first.name == "D004_2021/Z10_AU/000883" and first.labels.name == "MSK_000883.tif"
+    raster = data.raster(first)
+    assert (raster.bands, raster.crs, raster.transform[0]) == (5, "EPSG:2154", 0.2)
+    np.testing.assert_array_equal(data.labels(first), fakes.classes(0, 19))
+    assert len(FLAIR.names) == len(FLAIR.colors) == 19 and FLAIR.names[4] == "water"
+    one_tree = tmp_path / "one"
+    for entry in data.scenes[:2]:
+        for path, folder in ((entry.image, "img"), (entry.labels, "msk")):
+            there = one_tree / entry.name.rpartition("/")[0] / folder / path.name
+            there.parent.mkdir(parents=True, exist_ok=True)
+            there.write_bytes(path.read_bytes())
+    assert [e.name for e in open_dataset(one_tree, "flair").split("train")] == [
+        e.name for e in data.scenes[:2]
+    ]
+    data.split("test")[0].labels.unlink()
+    assert open_dataset(tmp_path / "two/flair_1_aerial_test").split("test")[0].labels is None
+    first.labels.unlink()
+    with pytest.warns(UserWarning, match="D004_2021/Z10_AU/msk/MSK_000883.tif"):
+        open_dataset(tmp_path / "two")
 
 
 def test_dubai_and_friends(imagery):
