@@ -258,7 +258,7 @@ KEYS = {"name", "images", "labels", "field", "elsewhere", "outside", "split", "c
 def read_toml(path: str | os.PathLike) -> dict:
     "The table of a dataset file, its keys known; InputError when it is none, or lacks images."
     try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except (OSError, ValueError) as error:
         raise InputError(
             f'{path} is no TOML file ({error}): write images = "folder" and, if there are any, labels'
@@ -293,7 +293,7 @@ def split_entry(entry: Entry, split: str | dict, path: Path) -> list[Entry]:
     """
     if isinstance(split, str):
         area = path.parent / split
-        features = json.loads(area.read_text(encoding="utf-8"))["features"]
+        features = json.loads(area.read_text(encoding="utf-8-sig"))["features"]
         names = sorted({feature["properties"].get("split") for feature in features})
         return [entry._replace(name=f"{entry.name}/{name}", split=name, area=area) for name in names]
     name = next((name for name, members in split.items() if entry.name in members), "train")

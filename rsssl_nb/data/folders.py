@@ -149,7 +149,7 @@ def _class_folders(folder):
 
 def _from_index(folder):
     "The class of each file that an index.csv lists, {class: files}."
-    with open(folder / "index.csv", newline="", encoding="utf-8") as f:
+    with open(folder / "index.csv", newline="", encoding="utf-8-sig") as f:
         rows = list(csv.DictReader(f))
     if not rows or not {"file", "scene_class"} <= set(rows[0]):
         raise InputError(

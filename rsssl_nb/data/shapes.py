@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['VECTORS', 'SPLITS', 'crs_of_member', 'read_geojson', 'read_wkb', 'gpkg_geometry', 'read_gpkg', 'polygon_to_pixels',
-           'read_shapes', 'polygon_labels', 'restrict', 'length_in_pixels', 'split_counts', 'faces_other_split',
-           'block_boxes', 'block_has_data', 'block_split', 'write_split']
+           'read_shapes', 'class_text', 'polygon_labels', 'restrict', 'length_in_pixels', 'split_counts',
+           'faces_other_split', 'block_boxes', 'block_has_data', 'block_split', 'write_split']
 
 # %% ../../nbs/library/data/shapes.ipynb #00000002
 import json
@@ -40,7 +40,7 @@ def crs_of_member(member: dict | None) -> str | None:
 def read_geojson(path: str | os.PathLike) -> tuple[str | None, list]:
     "CRS and [(geometry, properties)] of a GeoJSON file. InputError when it is none."
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        data = json.loads(Path(path).read_text(encoding="utf-8-sig"))
         rows = data["features"] if data["type"] == "FeatureCollection" else [data]
         crs = crs_of_member(data["crs"]) if "crs" in data else "EPSG:4326"
         return crs, [(row["geometry"], row.get("properties") or {}) for row in rows]
@@ -161,6 +161,13 @@ def read_shapes(path: str | os.PathLike, raster: Raster) -> list[tuple[dict, dic
     return found
 
 # %% ../../nbs/library/data/shapes.ipynb #0000000f
+def class_text(value: object) -> str:
+    "What a field says of its class, as text: 3.0, as tables write whole numbers, is 3."
+    if isinstance(value, str) and re.fullmatch(r"\s*-?\d+\.0*\s*", value):
+        value = float(value)
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value).strip()
+
+
 def polygon_labels(
     path: str | os.PathLike,
     classes: Classes,
@@ -181,7 +188,7 @@ def polygon_labels(
         raise InputError(
             f"{path} has no field {field!r} (it has {fields}): name the field that holds the class"
         )
-    named = [(geometry, str(properties.get(field))) for geometry, properties in shapes]
+    named = [(geometry, class_text(properties.get(field))) for geometry, properties in shapes]
     strange = [value for _, value in named if value not in table]
     if strange:
         raise InputError(

@@ -87,7 +87,9 @@ def segment(
     check_windows(raster, model.mean.numel(), size, batch)
     for path in filter(None, (out, probabilities)):
         check_output(raster, path)
-    outputs = [OutputFile(out, 1, dict(colors=colors, classes=classes))]
+    outputs = [
+        OutputFile(out, 1, dict(colors=colors, classes=classes, coding=getattr(model, "coding", None)))
+    ]
     encode = encode_labels
     if probabilities:
         if not out or not classes or Path(out).resolve() == Path(probabilities).resolve():

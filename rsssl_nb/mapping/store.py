@@ -23,10 +23,10 @@ import torch
 
 from ..data.gdal import explained, open_handle
 from ..data.raster import Raster
-from ..data.write import raster_writer
+from ..data.write import raster_writer, remove_sidecars
 from ..errors import InputError
 from ..files import write_aside
-from .categories import remove_sidecars, write_categories
+from .categories import write_categories
 from .stitch import map_bands
 from .tiling import band_layout, bands_of_process, plan_windows
 from ..training.folder import locked
@@ -144,6 +144,7 @@ def copy_as_cog(source: Path, out: str | Path) -> None:
             sparse_ok=True,
         )
         os.replace(aside, out)
+        remove_sidecars(out)
 
 
 def assemble(folder: Path, raster: Raster, outputs: list[OutputFile], size: int) -> bool:
@@ -182,7 +183,6 @@ def assemble(folder: Path, raster: Raster, outputs: list[OutputFile], size: int)
         first = last
     for path, output in zip(written, outputs):
         copy_as_cog(path, output.path)
-        remove_sidecars(output.path)
         if output.metadata.get("classes"):
             write_categories(output.path, output.metadata["classes"], output.metadata.get("colors"))
     return has_data

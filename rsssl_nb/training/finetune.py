@@ -98,6 +98,7 @@ def build_segmenter(encoder: Encoder, meta: dict, pairs: list, windows: list, si
     model.mean.copy_(torch.tensor(mean).view_as(model.mean))
     model.std.copy_(torch.tensor(std).view_as(model.std))
     model.classes, model.colors, model.size = list(classes.names), list(classes.colors), size
+    model.coding = classes.coding()
     return model
 
 # %% ../../nbs/library/training/finetune.ipynb #00000017
@@ -194,7 +195,7 @@ def segmenter_meta(model: Segmenter, config: TuneConfig, meta: dict) -> dict:
         mean=model.mean.flatten().tolist(),
         std=model.std.flatten().tolist(),
         size=config.size,
-    )
+    ) | getattr(model, "coding", {})
 
 
 def load_segmenter(run: Path | str) -> tuple[Segmenter, dict]:
@@ -215,6 +216,7 @@ def load_segmenter(run: Path | str) -> tuple[Segmenter, dict]:
     model = Segmenter(encoder, len(meta["classes"]), meta["head"])
     load_into(model, state)
     model.classes, model.colors, model.size = meta["classes"], meta["colors"], meta["size"]
+    model.coding = {name: meta[name] for name in ("values", "ignore_index", "ignored") if name in meta}
     return model.eval(), meta
 
 

@@ -7,7 +7,9 @@ __all__ = ['VERSION', 'read_config', 'locked', 'checkpoints', 'save_checkpoint',
            'start_folder', 'refuse_other_config', 'finished', 'stop_asked', 'code_version']
 
 # %% ../../nbs/library/training/folder.ipynb #5d92229e
+import errno
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -72,10 +74,15 @@ def locked(folder: Path | str) -> Iterator[Path]:
 
                 msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
         except OSError as e:
-            raise InputError(
-                f"{folder} is being written by another process: "
-                "wait until it has finished, or choose another --out"
-            ) from e
+            if e.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+                raise InputError(
+                    f"{folder} is being written by another process: "
+                    "wait until it has finished, or choose another --out"
+                ) from e
+            text = (
+                f"{folder} lies on a disk without locks ({e.strerror}): start no other job with this folder"
+            )
+            warnings.warn(text, stacklevel=3)
         remove_parts(folder)
         yield folder
 

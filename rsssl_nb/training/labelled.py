@@ -20,11 +20,13 @@ from ..data.gdal import open_handle
 from rsssl_nb.data.labels import (
     Classes,
     check_grid,
+    declared_nodata,
     find_classes,
     label_codes,
     pair_labels,
     palette_of,
     read_classes,
+    refuse_nodata_class,
     unknown_labels_sentence,
 )
 from ..data.raster import Raster, open_array, open_raster
@@ -120,14 +122,20 @@ class LabelRaster:
         return labels, codes, ~known
 
     def _count(self, classes):
-        counts, strange = np.zeros(256, np.int64), {}
+        counts, strange, hidden = np.zeros(256, np.int64), {}, {}
         for raw, gone in self._strips():
             labels, codes, unknown = self._translate(raw, gone)
             counts += np.bincount(labels.ravel(), minlength=256)
+            under = declared_nodata(raw, self.raster)
+            if under.any():
+                under = self._translate(raw, None)[0][under]
+                for i, n in zip(*np.unique(under[under != 255], return_counts=True)):
+                    hidden[int(i)] = hidden.get(int(i), 0) + int(n)
             for code, n in zip(*np.unique(codes[unknown], return_counts=True)):
                 strange[int(code)] = strange.get(int(code), 0) + int(n)
         if strange:
             raise InputError(unknown_labels_sentence(self.raster, classes, strange))
+        refuse_nodata_class(self.raster, classes, hidden)
         return counts[: len(classes.names)]
 
     def read(self, x0: int, y0: int, w: int, h: int) -> np.ndarray:
@@ -173,7 +181,7 @@ def read_subset(path: Path | str) -> list[tuple[str, int, int]]:
             "--subset takes a text file with one window a line"
         )
     found = []
-    for n, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
+    for n, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1):
         name = line.split("#")[0].strip()
         if not name:
             continue
