@@ -491,9 +491,9 @@ def test_runs_checkpoints_and_segmenters_are_opened(image, tmp_path):
     box.controls["network"].label, box.controls["klass"].value = "seg", 1
     box.controls["about"].value = "class"
     assert good(box) and box.seen["title"].endswith(": c")
-    unfinished = sorted((tmp_path / "seg").glob("checkpoint/step-*.pt"))[-1]
-    with pytest.raises(InputError, match="fine-tuning that has not ended"):
-        open_network(unfinished, 4)
+    step = sorted((tmp_path / "seg").glob("checkpoint/step-*.pt"))[-1]
+    with pytest.raises(InputError, match="is a checkpoint of a fine-tuning"):
+        open_network(step, 4)
 
 
 def test_an_error_in_a_thread_is_shown_and_raised_by_wait(net):

@@ -59,8 +59,8 @@ def read_network(path):
         config = json.loads(kept["config"])
         if config.get("kind") == "finetune":
             raise InputError(
-                f"{path} is of a fine-tuning that has not ended: finish it with --resume auto, "
-                "and give its folder"
+                f"{path} is a checkpoint of a fine-tuning: give the run's folder, "
+                "once it has ended (--resume auto ends it)"
             )
         c = Config(**{"defaults": 1, **config})
         encoder = Encoder(c.encoder, c.bands, c.width, c.stride)
