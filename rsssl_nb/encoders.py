@@ -174,6 +174,7 @@ class ASPP(nn.Module):
     """Atrous spatial pyramid pooling: a map (B, dim_in, h, w) seen at 1 x 1, three dilated ranges and as a whole, to (B, dim, h, w). Chen et al. 2018.
 
     The pooled branch has no BatchNorm, so that a batch of one can be trained on.
+    `draw(shape)` gives the numbers in [0, 1) that decide what is dropped out; None leaves it to torch.
     """
 
     def __init__(self, dim_in, dim=256, rates=(6, 12, 18), dropout=0.5):
@@ -184,9 +185,13 @@ class ASPP(nn.Module):
         self.whole = nn.Sequential(nn.Conv2d(dim_in, dim, 1), nn.ReLU())
         self.join, self.dropout = conv_block(dim * (len(rates) + 2), dim, 1), nn.Dropout(dropout)
 
-    def forward(self, x):
+    def forward(self, x, draw=None):
         whole = self.whole(x.mean((2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
-        return self.dropout(self.join(torch.cat([*(f(x) for f in self.ranges), whole], 1)))
+        joined = self.join(torch.cat([*(f(x) for f in self.ranges), whole], 1))
+        if draw is None or not self.training:
+            return self.dropout(joined)
+        kept = draw(joined.shape).to(joined.device) >= self.dropout.p
+        return joined * kept / (1 - self.dropout.p)
 
 # %% ../nbs/library/encoders.ipynb #0000001c
 class Decoder(nn.Module):
@@ -210,6 +215,7 @@ class Segmenter(nn.Module):
 
     `head` deeplab (ASPP and decoder) or linear (1 x 1 on the dense map). `frozen`: the encoder gets no gradient
     and stays in evaluation mode. `keep_batchnorm`: its BatchNorm does, and its weights are trained.
+    `draw(shape)` gives the numbers in [0, 1) of the head's dropout; None leaves them to torch.
     Buffers `mean`, `std` (bands,) travel with the weights; the caller normalises with them.
     """
 
@@ -240,8 +246,8 @@ class Segmenter(nn.Module):
                     m.eval()
         return self
 
-    def forward(self, x):
+    def forward(self, x, draw=None):
         f = self.encoder(x)
         if self.head == "linear":
             return F.interpolate(self.decoder(f.dense), x.shape[2:], mode="bilinear", align_corners=False)
-        return self.decoder(self.aspp(f.dense), f.low, x.shape[2:])
+        return self.decoder(self.aspp(f.dense, draw), f.low, x.shape[2:])

@@ -23,20 +23,29 @@ from rsssl_nb.training.processes import (
     world,
 )
 
-SCRIPT = Path(__file__).with_name("two_processes.py")
+
+def connected(script, folder):
+    "What two connected processes of a script beside this file found."
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, Path(__file__).with_name(script)]
+    jobs = [
+        subprocess.Popen([*command, str(rank), f"{folder}/store", f"{folder}/out.pt"], env=env)
+        for rank in (0, 1)
+    ]
+    assert [j.wait(300) for j in jobs] == [0, 0]
+    return torch.load(folder / "out.pt", weights_only=True)
 
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
-    "What two connected processes found: {method: dict}."
-    folder = tmp_path_factory.mktemp("two")
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    jobs = [
-        subprocess.Popen([sys.executable, SCRIPT, str(r), f"{folder}/store", f"{folder}/out.pt"], env=env)
-        for r in (0, 1)
-    ]
-    assert [j.wait(300) for j in jobs] == [0, 0]
-    return torch.load(folder / "out.pt", weights_only=True)
+    "What two connected processes found of pretraining: {method: dict}."
+    return connected("two_processes.py", tmp_path_factory.mktemp("two"))
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    "What two connected processes found of fine-tuning: {case: dict}."
+    return connected("two_tunings.py", tmp_path_factory.mktemp("tuned"))
 
 
 @pytest.mark.parametrize(
@@ -70,6 +79,13 @@ def told(tmp_path_factory):
 )
 def test_two_halves_equal_the_whole(told, name):
     found = told[name]
+    assert abs(found["loss"] - found["whole_loss"]) < 1e-5 * max(1, abs(found["whole_loss"]))
+    assert found["gradient_gap"] < 1e-5 and found["buffer_gap"] < 1e-5, found
+
+
+@pytest.mark.parametrize("case", ["plain", "weighted", "smooth-dice", "frozen", "keep"])
+def test_two_halves_of_fine_tuning_equal_the_whole(tuned, case):
+    found = tuned[case]
     assert abs(found["loss"] - found["whole_loss"]) < 1e-5 * max(1, abs(found["whole_loss"]))
     assert found["gradient_gap"] < 1e-5 and found["buffer_gap"] < 1e-5, found
 
@@ -139,6 +155,8 @@ def launch(folder, *flags, n=2, images=None):
             "8",
             "--device",
             "cpu",
+            "--precision",
+            "no",
             *flags,
         ],
         capture_output=True,
@@ -155,9 +173,8 @@ def test_torchrun_trains_as_one_process_does(tmp_path, image):
     done = launch(tmp_path, "--processes", "2", "--optimizer", "sgd", images=image)
     assert done.returncode == 0, done.stderr[-2000:]
     assert "2 processes" in done.stdout
-    alone = pretrain(
-        image, epochs=2, samples=32, batch=16, size=32, width=8, device="cpu", optimizer="sgd", progress=False
-    )
+    same = dict(epochs=2, samples=32, batch=16, size=32, width=8, device="cpu", optimizer="sgd")
+    alone = pretrain(image, precision="no", progress=False, **same)
     ours = load_encoder(tmp_path / "run")[0].state_dict()
     for name, value in alone.encoder.state_dict().items():
         assert (ours[name].float() - value.float()).abs().max() < 1e-3, name
@@ -208,6 +225,8 @@ def test_a_killed_process_ends_the_job_and_leaves_a_good_checkpoint(tmp_path, im
         "8",
         "--device",
         "cpu",
+        "--precision",
+        "no",
         *slow,
     ]
     job = subprocess.Popen(

@@ -18,7 +18,7 @@ from torch import nn
 from ..data.statistics import image_statistics, normalise
 from ..encoders import Encoder, Segmenter
 from ..errors import InputError
-from ..methods.base import At, Step
+from ..methods.base import At, Step, uniform
 from ..moved import forward
 from .config import TuneConfig, check_config
 from .crops import CropSet, augment, class_weights, crop_batches, dice_loss, pixel_loss
@@ -135,7 +135,7 @@ class Finetuning:
         x, y = augment(x, labels.to(device), config.seed, step, first)
         if config.batch == 1:  # BatchNorm cannot learn from one value
             x, y = x.repeat(2, 1, 1, 1), y.repeat(2, 1, 1)
-        logits = model(x)
+        logits = model(x, lambda shape: uniform(at, *shape, device=device))  # of dropout
         weights = None if self.weights is None else self.weights.to(device)
         loss = pixel_loss(logits, y, weights, smoothing=config.smoothing, total=sum_over)
         parts = {}
