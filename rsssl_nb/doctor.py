@@ -1,6 +1,6 @@
 """What `rsssl-nb doctor` checks of an installation: the packages, the GPU, Jupyter's kernel and the folder.
 
-Written by hand, as the command line is. `examine` yields one `Finding` a check; each fault comes with its cure.
+Written by hand. `examine` yields one `Finding` a check; each fault comes with its cure.
 """
 
 import ast

@@ -15,9 +15,11 @@ from torch import nn
 
 # %% ../nbs/library/encoders.ipynb #00000005
 def adapt_bands(weight, bands):
-    """A first convolution's weight (out, in, k, k) for another number of bands: filters dealt out in turn, copies sharing their weight.
+    """A first convolution's weight (out, in, k, k) for another number of bands: filters dealt out in turn,
+    copies sharing their weight.
 
-    The sum over the bands stays, so a grey image gives the same answer; the same number of bands gives the same weight.
+    The sum over the bands stays, so a grey image gives the same answer; the same number of bands gives the
+    same weight.
     """
     old = weight.shape[1]
     k = torch.arange(max(old, bands))
@@ -33,7 +35,8 @@ def _torchvision():
         from torchvision import models
     except (ImportError, RuntimeError) as e:
         raise RuntimeError(
-            f"torchvision does not fit torch {torch.__version__} ({str(e).splitlines()[0]}): install both again from one index, in one command"
+            f"torchvision does not fit torch {torch.__version__} ({str(e).splitlines()[0]}): install both "
+            "again from one index, in one command"
         ) from e
     return models
 
@@ -47,7 +50,10 @@ STRIDES = {8: {3: 2, 4: 4}, 16: {4: 2}, 32: {}}  # layers that trade their strid
 
 # %% ../nbs/library/encoders.ipynb #00000009
 def trunk(name, bands, width, stride):
-    "Torchvision's ResNet without its classifier, for any bands and width, at output stride 8, 16 or 32; its own parameter names."
+    """Torchvision's ResNet without its classifier, for any bands and width, at output stride 8, 16 or 32.
+
+    Its own parameter names.
+    """
     resnet = _torchvision().resnet
     block, layers = RESNETS[name]
 
@@ -70,7 +76,10 @@ def trunk(name, bands, width, stride):
 
 
 def dilate(layer, dilation):
-    "A residual layer's stride taken out and its 3 x 3 convolutions spread by `dilation`, in place; weights keep their shapes."
+    """A residual layer's stride taken out and its 3 x 3 convolutions spread by `dilation`, in place.
+
+    Weights keep their shapes.
+    """
     for m in layer.modules():
         if isinstance(m, nn.Conv2d):
             m.stride = (1, 1)
@@ -79,7 +88,9 @@ def dilate(layer, dilation):
 
 # %% ../nbs/library/encoders.ipynb #0000000b
 class Features(NamedTuple):
-    "What an encoder says of images: `dense` (B, D, h, w), `pooled` (B, D) its mean, `low` (B, D', H/4, W/4) the first layer's map."
+    """What an encoder says of images: `dense` (B, D, h, w), `pooled` (B, D) its mean, `low` (B, D', H/4,
+    W/4) the first layer's map.
+    """
 
     dense: torch.Tensor
     pooled: torch.Tensor
@@ -87,7 +98,9 @@ class Features(NamedTuple):
 
 # %% ../nbs/library/encoders.ipynb #0000000c
 def put_in(encoder, state):
-    "An encoder with a torchvision-style state dict put in: classifier ignored, first convolution adapted to the bands. ValueError when anything else does not fit."
+    """An encoder with a torchvision-style state dict put in: classifier ignored, first convolution adapted
+    to the bands. ValueError when anything else does not fit.
+    """
     state = {k: v for k, v in state.items() if not k.startswith("fc.")}
     if "conv1.weight" in state:
         state["conv1.weight"] = adapt_bands(state["conv1.weight"], encoder.bands)
@@ -95,7 +108,8 @@ def put_in(encoder, state):
         encoder.load_state_dict(state)
     except RuntimeError as e:
         raise ValueError(
-            f"the weights do not fit {encoder.name} of width {encoder.width}: {str(e).splitlines()[1].strip()[:150]}"
+            f"the weights do not fit {encoder.name} of width {encoder.width}: "
+            f"{str(e).splitlines()[1].strip()[:150]}"
         ) from e
     return encoder
 
@@ -103,9 +117,10 @@ def put_in(encoder, state):
 class Encoder(nn.Module):
     """A ResNet for any number of bands that keeps its feature map: images (B, bands, H, W) to `Features`.
 
-    `name` resnet18, resnet34 or resnet50; `width` channels of the first layer (64 as published, 16 for pages); `stride` 8, 16 or 32 pixels a cell.
-    `weights`: a torchvision-style state dict (classifier ignored, first convolution adapted to the bands). Attributes `dim`, `low_dim`.
-    Parameter names and shapes are torchvision's, without `fc`. ValueError for an unknown name, stride, width or band count.
+    `name` resnet18, resnet34 or resnet50; `width` channels of the first layer (64 as published, 16 for
+    pages); `stride` 8, 16 or 32 pixels a cell. `weights`: a torchvision-style state dict (classifier ignored,
+    first convolution adapted to the bands). Attributes `dim`, `low_dim`. Parameter names and shapes are
+    torchvision's, without `fc`. ValueError for an unknown name, stride, width or band count.
     """
 
     def __init__(self, name="resnet18", bands=3, width=64, stride=8, weights=None):
@@ -133,7 +148,8 @@ class Encoder(nn.Module):
         "The maps of the four residual layers, (B, D_i, h_i, w_i) each: the first is `low`, the last `dense`."
         if x.shape[1] != self.bands:
             raise ValueError(
-                f"the encoder takes {self.bands} bands and the images have {x.shape[1]}: give images of {self.bands} bands"
+                f"the encoder takes {self.bands} bands and the images have {x.shape[1]}: give images of "
+                f"{self.bands} bands"
             )
         x, maps = F.max_pool2d(self.relu(self.bn1(self.conv1(x))), 3, 2, 1), []
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
@@ -143,7 +159,8 @@ class Encoder(nn.Module):
 
 # %% ../nbs/library/encoders.ipynb #00000018
 def projection_head(dim_in, dim_hidden=None, dim_out=128, kind="mlp", norm=False, bias=True):
-    """A projection head, (B, dim_in) to (B, dim_out): `mlp` Linear-ReLU-Linear, `official_linear` the same without ReLU, `linear` one layer.
+    """A projection head, (B, dim_in) to (B, dim_out): `mlp` Linear-ReLU-Linear, `official_linear` the same
+    without ReLU, `linear` one layer.
 
     `norm` puts a BatchNorm behind the first layer. ValueError for another kind.
     """
@@ -171,7 +188,8 @@ def conv_block(dim_in, dim_out, kernel=3, dilation=1):
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling: a map (B, dim_in, h, w) seen at 1 x 1, three dilated ranges and as a whole, to (B, dim, h, w). Chen et al. 2018.
+    """Atrous spatial pyramid pooling: a map (B, dim_in, h, w) seen at 1 x 1, three dilated ranges and as a
+    whole, to (B, dim, h, w). Chen et al. 2018.
 
     The pooled branch has no BatchNorm, so that a batch of one can be trained on.
     `draw(shape)` gives the numbers in [0, 1) that decide what is dropped out; None leaves it to torch.
@@ -195,7 +213,9 @@ class ASPP(nn.Module):
 
 # %% ../nbs/library/encoders.ipynb #0000001c
 class Decoder(nn.Module):
-    """DeepLabV3+'s decoder: (dense (B, dim, h, w), low (B, low_dim, H/4, W/4), size) to (B, out, *size). The low map is reduced to `low_out` channels."""
+    """DeepLabV3+'s decoder: (dense (B, dim, h, w), low (B, low_dim, H/4, W/4), size) to (B, out, *size). The
+    low map is reduced to `low_out` channels.
+    """
 
     def __init__(self, dim, low_dim, out, low_out=48, hidden=256):
         super().__init__()
@@ -213,10 +233,10 @@ class Decoder(nn.Module):
 class Segmenter(nn.Module):
     """A segmentation network: images (B, bands, H, W) to logits (B, classes, H, W).
 
-    `head` deeplab (ASPP and decoder) or linear (1 x 1 on the dense map). `frozen`: the encoder gets no gradient
-    and stays in evaluation mode. `keep_batchnorm`: its BatchNorm does, and its weights are trained.
-    `draw(shape)` gives the numbers in [0, 1) of the head's dropout; None leaves them to torch.
-    Buffers `mean`, `std` (bands,) travel with the weights; the caller normalises with them.
+    `head` deeplab (ASPP and decoder) or linear (1 x 1 on the dense map). `frozen`: the encoder gets no
+    gradient and stays in evaluation mode. `keep_batchnorm`: its BatchNorm does, and its weights are trained.
+    `draw(shape)` gives the numbers in [0, 1) of the head's dropout; None leaves them to torch. Buffers
+    `mean`, `std` (bands,) travel with the weights; the caller normalises with them.
     """
 
     def __init__(self, encoder, classes, head="deeplab", frozen=False, keep_batchnorm=False):

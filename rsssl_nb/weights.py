@@ -28,7 +28,8 @@ from .files import write_aside
 def save_weights(path, state, meta):
     """A safetensors file of a state dict and one sorted-JSON record `meta`, written aside and renamed.
 
-    Tensors are stored contiguous, on the CPU. OSError when the place cannot be written; then nothing is left behind.
+    Tensors are stored contiguous, on the CPU. OSError when the place cannot be written; then nothing is left
+    behind.
     """
     from safetensors.torch import save
 
@@ -40,10 +41,12 @@ def save_weights(path, state, meta):
 
 # %% ../nbs/library/weights.ipynb #00000006
 def load_weights(path):
-    """A weights file as (state dict, meta dict): safetensors, or a torch file that holds tensors only (never unpickled freely).
+    """A weights file as (state dict, meta dict): safetensors, or a torch file that holds tensors only (never
+    unpickled freely).
 
-    What a file is, its first bytes say, not its ending: MoCo's end in `.tar`, VISSL's in `.torch`. ValueError, one sentence with the file's
-    name, when it is missing, empty, damaged, foreign, or would run code. `meta` is {} for files that are not ours.
+    What a file is, its first bytes say, not its ending: MoCo's end in `.tar`, VISSL's in `.torch`.
+    ValueError, one sentence with the file's name, when it is missing, empty, damaged, foreign, or would run
+    code. `meta` is {} for files that are not ours.
     """
     path = Path(path)
     if not path.is_file():
@@ -61,18 +64,21 @@ def load_weights(path):
     )
     if reader is None:
         raise ValueError(
-            f"{path} is not a weights file (it starts with {head!r}): give a safetensors or torch file, or download it again"
+            f"{path} is not a weights file (it starts with {head!r}): give a safetensors or torch file, or "
+            "download it again"
         )
     try:
         return reader(path)
     except pickle.UnpicklingError as e:
         asks = re.search(r"GLOBAL ([\w.]+)", str(e))
         raise ValueError(
-            f"{path} would run code when opened, or is cut short ({asks[1] if asks else 'a bare pickle'}): where you trust it, save its state dict alone, else download it again"
+            f"{path} would run code when opened, or is cut short ({asks[1] if asks else 'a bare pickle'}): "
+            "where you trust it, save its state dict alone, else download it again"
         ) from e
     except Exception as e:
         raise ValueError(
-            f"{path} cannot be read as weights ({' '.join(str(e).split())[:80] or type(e).__name__}): it is damaged or not a weights file, so download or save it again"
+            f"{path} cannot be read as weights ({' '.join(str(e).split())[:80] or type(e).__name__}): it is "
+            "damaged or not a weights file, so download or save it again"
         ) from e
 
 # %% ../nbs/library/weights.ipynb #00000007
@@ -80,7 +86,8 @@ def _read_safetensors(path):
     from safetensors import safe_open
 
     with safe_open(path, "pt") as f:
-        return {k: f.get_tensor(k) for k in f.keys()}, json.loads((f.metadata() or {}).get("rsssl_nb", "{}"))
+        tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118, no dict
+        return tensors, json.loads((f.metadata() or {}).get("rsssl_nb", "{}"))
 
 # %% ../nbs/library/weights.ipynb #bf2a58cd
 def _read_torch(path):
@@ -123,7 +130,9 @@ def _tensors(found, prefix=""):
 
 # %% ../nbs/library/weights.ipynb #0000000c
 class Match(NamedTuple):
-    "What became of a load: names `matched`, `missing` in the file, `unexpected` in the file, and `mismatched` in shape."
+    """What became of a load: names `matched`, `missing` in the file, `unexpected` in the file, and
+    `mismatched` in shape.
+    """
 
     matched: list
     missing: list
@@ -159,14 +168,17 @@ def match(model, state):
 
 # %% ../nbs/library/weights.ipynb #0000000d
 def load_into(model, state, allow=()):
-    """The Match of a load into a model. ValueError, and nothing loaded, when no tensor or not every tensor matches.
+    """The Match of a load into a model. ValueError, and nothing loaded, when no tensor or not every tensor
+    matches.
 
     `allow`: prefixes of names that may be missing, unexpected or of another shape, as in ("fc.",).
     """
     found = match(model, state)
     if not found.matched:
         raise ValueError(
-            f"none of the file's {len(state)} tensors match the model's {len(model.state_dict())} (first of each: {next(iter(state), 'none')} and {next(iter(model.state_dict()))}): is it another architecture?"
+            f"none of the file's {len(state)} tensors match the model's {len(model.state_dict())} (first of "
+            f"each: {next(iter(state), 'none')} and {next(iter(model.state_dict()))}): is it another "
+            "architecture?"
         )
     for what, names in (
         ("missing from the file", found.missing),
@@ -176,7 +188,8 @@ def load_into(model, state, allow=()):
         wrong = [k for k in names if not k.startswith(tuple(allow))] if allow else names
         if wrong:
             raise ValueError(
-                f"{len(wrong)} tensors are {what}, first {wrong[0]}{_shapes(model, state, wrong[0])}: allow them by name, or load another file"
+                f"{len(wrong)} tensors are {what}, first {wrong[0]}{_shapes(model, state, wrong[0])}: allow "
+                "them by name, or load another file"
             )
     own = model.state_dict()
     model.load_state_dict({**own, **{k: state[k] for k in found.matched}})
@@ -194,7 +207,9 @@ LIGHTLY = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3"
 
 
 def networks(state):
-    "The prefixes under which a state dict holds a ResNet: [''] for a bare one, ['module.encoder_k.', 'module.encoder_q.'] for MoCo."
+    """The prefixes under which a state dict holds a ResNet: [''] for a bare one, ['module.encoder_k.',
+    'module.encoder_q.'] for MoCo.
+    """
 
     def ends(first_block):
         return {k.removesuffix(first_block) for k in state if k.endswith(first_block)}
@@ -225,14 +240,17 @@ HEADS = (
 
 # %% ../nbs/library/weights.ipynb #3401df01
 def find_network(state, prefix=None):
-    """The prefix of the ResNet to take from a state dict: the only one, or of several the one whose name comes first in `PREFIXES`.
+    """The prefix of the ResNet to take from a state dict: the only one, or of several the one whose name
+    comes first in `PREFIXES`.
 
-    `prefix` chooses by name. ValueError when there is none, none of that name, or several of which none is known to be the one.
+    `prefix` chooses by name. ValueError when there is none, none of that name, or several of which none is
+    known to be the one.
     """
     found = networks(state)
     if not found:
         raise ValueError(
-            f"there is no ResNet among the file's {len(state)} tensors (first: {next(iter(state), 'none')}): give a file of resnet18, resnet34 or resnet50"
+            f"there is no ResNet among the file's {len(state)} tensors (first: {next(iter(state), 'none')}): "
+            "give a file of resnet18, resnet34 or resnet50"
         )
     if prefix is not None and prefix not in found:
         raise ValueError(f"there is no ResNet under prefix {prefix!r}: choose {', '.join(map(repr, found))}")
@@ -247,9 +265,11 @@ def find_network(state, prefix=None):
 
 # %% ../nbs/library/weights.ipynb #4bba308d
 def from_layout(state, prefix=None):
-    """A state dict with torchvision's ResNet names, from torchvision, timm, segmentation-models-pytorch, lightly, MoCo, VISSL and their like.
+    """A state dict with torchvision's ResNet names, from torchvision, timm, segmentation-models-pytorch,
+    lightly, MoCo, VISSL and their like.
 
-    The network is the one `find_network` finds; classifiers and projection heads (`HEADS`) are dropped, anything else under its prefix is kept.
+    The network is the one `find_network` finds; classifiers and projection heads (`HEADS`) are dropped,
+    anything else under its prefix is kept.
     """
     prefix = find_network(state, prefix)
     state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
@@ -263,7 +283,10 @@ def from_layout(state, prefix=None):
 
 # %% ../nbs/library/weights.ipynb #00000015
 def architecture(state):
-    "What ResNet a state dict with torchvision's names holds: dict(name, bands, width). ValueError when it is none of ours."
+    """What ResNet a state dict with torchvision's names holds: dict(name, bands, width).
+
+    ValueError when it is none of ours.
+    """
     blocks = tuple(
         sum(re.fullmatch(rf"layer{n}\.\d+\.conv1\.weight", k) is not None for k in state)
         for n in (1, 2, 3, 4)
@@ -272,7 +295,8 @@ def architecture(state):
     name = next((n for n, r in RESNETS.items() if r == (kind, blocks)), None)
     if name is None:
         raise ValueError(
-            f"a ResNet with {', '.join(map(str, blocks))} blocks ({kind}) is not one of {', '.join(RESNETS)}: it is cut short, or of another size"
+            f"a ResNet with {', '.join(map(str, blocks))} blocks ({kind}) is not one of "
+            f"{', '.join(RESNETS)}: it is cut short, or of another size"
         )
     width, bands = state["conv1.weight"].shape[:2]
     return dict(name=name, bands=bands, width=width)
@@ -282,7 +306,9 @@ PASSPORT = ("band_names", "mean", "std", "pixel_size", "method", "commit")
 
 
 class Loaded(NamedTuple):
-    "A file that was loaded: the `encoder`, the `match`, the file's `meta`, the `prefix` its network had, and the names left `aside`."
+    """A file that was loaded: the `encoder`, the `match`, the file's `meta`, the `prefix` its network had,
+    and the names left `aside`.
+    """
 
     encoder: Encoder
     match: Match
@@ -300,7 +326,8 @@ class Loaded(NamedTuple):
         silent = ", ".join(k.replace("_", " ") for k in PASSPORT if self.meta.get(k) in (None, [], ""))
         return "\n".join(
             [
-                f"{e.name}, {e.bands} bands, width {e.width}, stride {e.stride}; in the file under {self.prefix or 'no prefix'}",
+                f"{e.name}, {e.bands} bands, width {e.width}, stride {e.stride}; "
+                f"in the file under {self.prefix or 'no prefix'}",
                 repr(self.match),
                 f"left aside: {aside}",
                 f"the file does not say: {silent or 'nothing, its passport is complete'}",
@@ -309,10 +336,12 @@ class Loaded(NamedTuple):
 
 # %% ../nbs/library/weights.ipynb #00000019
 def load(path, into=None, allow=(), prefix=None, bands=None, stride=None):
-    """An encoder from a weights file of ours, torchvision, timm, smp, lightly, MoCo, VISSL or their like, as `Loaded`; printing it shows the report.
+    """An encoder from a weights file of ours, torchvision, timm, smp, lightly, MoCo, VISSL or their like, as
+    `Loaded`; printing it shows the report.
 
-    The architecture is read off the tensors; or the encoder `into` is filled, strictly: ValueError unless all tensors match, but for prefixes
-    of names in `allow`. `prefix` chooses among several networks. `bands` adapts the first convolution (`adapt_bands`). `stride`: default the file's, else 8.
+    The architecture is read off the tensors; or the encoder `into` is filled, strictly: ValueError unless all
+    tensors match, but for prefixes of names in `allow`. `prefix` chooses among several networks. `bands`
+    adapts the first convolution (`adapt_bands`). `stride`: default the file's, else 8.
     """
     state, meta = load_weights(path)
     try:
@@ -342,18 +371,22 @@ LAYOUTS = {"torchvision": "", "timm": "", "smp": "encoder."}
 
 
 def export(source, path=None, to="torchvision", meta=None):
-    """The path of a safetensors file with an encoder's weights, named as `to` names them: "torchvision", "timm" or "smp" (the whole model's `encoder.*`).
+    """The path of a safetensors file with an encoder's weights, named as `to` names them: "torchvision",
+    "timm" or "smp" (the whole model's `encoder.*`).
 
-    `source`: a run, its folder, a weights file or checkpoint of any layout `load` knows, an Encoder, or a model around one. `path`: default beside the
-    run's files. `meta`: passport fields to add (`mean`, `std`, `band_names`, `pixel_size`...). Classifiers are not in the file: load it with `load_into(model,
-    state, allow=("fc.",))`. ValueError when the source holds no encoder, or one of a width those libraries do not have.
+    `source`: a run, its folder, a weights file or checkpoint of any layout `load` knows, an Encoder, or a
+    model around one. `path`: default beside the run's files. `meta`: passport fields to add (`mean`, `std`,
+    `band_names`, `pixel_size`...). Classifiers are not in the file: load it with `load_into(model, state,
+    allow=("fc.",))`. ValueError when the source holds no encoder, or one of a width those libraries do not
+    have.
     """
     if to not in LAYOUTS:
         raise ValueError(f"layout {to!r} is not known: choose {', '.join(LAYOUTS)}")
     encoder, known, folder = _source(source)
     if encoder.width != 64:
         raise ValueError(
-            f"the encoder is {encoder.width} channels wide and {to}'s {encoder.name} is 64: pretrain with width 64 to use it there"
+            f"the encoder is {encoder.width} channels wide and {to}'s {encoder.name} is 64: pretrain with "
+            "width 64 to use it there"
         )
     if path is None and folder is None:
         raise ValueError("an encoder in memory has no folder of its own: give a path to export to")
@@ -373,7 +406,10 @@ def export(source, path=None, to="torchvision", meta=None):
 
 # %% ../nbs/library/weights.ipynb #0000001f
 def _passport(encoder, meta, to):
-    "The record that travels with an exported encoder; ValueError when a field per band does not fit its bands."
+    """The record that travels with an exported encoder.
+
+    ValueError when a field per band does not fit its bands.
+    """
     for k in ("band_names", "mean", "std"):
         if meta.get(k) and len(meta[k]) != encoder.bands:
             raise ValueError(
@@ -422,16 +458,19 @@ def _weights_in(path):
     if found:
         return found
     last = max(path.glob("checkpoint/step-*.pt"), default=None)
-    raise ValueError(
-        f"{path} holds no finished run: {f'resume it, or give its checkpoint {last}' if last else 'give the folder of a pretraining run, or a weights file'}"
-    )
+    cure = "give the folder of a pretraining run, or a weights file"
+    if last:
+        cure = f"resume it, or give its checkpoint {last}"
+    raise ValueError(f"{path} holds no finished run: {cure}")
 
 # %% ../nbs/library/weights.ipynb #n1x37
 def shipped(name=None):
-    """The path of a checkpoint that comes with the package, as in shipped("glcnet-20"): method and epoch. Without a name, {name: what made it}.
+    """The path of a checkpoint that comes with the package, as in shipped("glcnet-20"): method and epoch.
+    Without a name, {name: what made it}.
 
-    Whole methods in float16, made by `experiments/checkpoints.py`: `load` takes the encoder out of one, `load_into(method, load_weights(path)[0])` fills
-    a method built as on its page. ValueError lists the names.
+    Whole methods in float16, made by `experiments/checkpoints.py`: `load` takes the encoder out of one,
+    `load_into(method, load_weights(path)[0])` fills a method built as on its page. ValueError lists the
+    names.
     """
     found = {p.stem: p for p in sorted(Path(files("rsssl_nb") / "checkpoints").glob("*.safetensors"))}
     if name is None:
@@ -445,7 +484,8 @@ SHIPPED = "shipped:"
 
 
 def weights_path(source) -> Path:
-    """The weights file that a word means: a file, a run folder, or "shipped:NAME" for one of this package's own.
+    """The weights file that a word means: a file, a run folder, or "shipped:NAME" for one of this package's
+    own.
 
     One resolver for every command and for Python. ValueError says what is there instead.
     """
@@ -454,7 +494,8 @@ def weights_path(source) -> Path:
     path = Path(source)
     if not path.exists():
         raise InputError(
-            f"{path} does not exist: give a finished pretraining run, a weights file, or shipped:NAME with one "
+            f"{path} does not exist: give a finished pretraining run, a weights file, or shipped:NAME with "
+            "one "
             f"of {', '.join(shipped())}"
         )
     return _weights_in(path)

@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..encoders import Segmenter
 from ..errors import InputError
 from .onnx import OnnxNetwork
 from ..training.finetune import load_segmenter

@@ -20,7 +20,7 @@ from torch import nn
 
 from ..errors import InputError
 from ..files import remove_parts, write_aside, write_json_lines
-from .config import Config, TuneConfig, as_json, check_config, names_of
+from .config import Config, TuneConfig, as_json, names_of
 
 # %% ../../nbs/library/training/folder.ipynb #24d75bdb
 def read_config(folder: Path | str, kinds: tuple = (Config,)):
