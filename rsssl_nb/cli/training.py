@@ -91,6 +91,18 @@ def announce(config, seconds):
         click.echo(f"Note: {note}", err=True)
 
 
+FAR = 4.5  # a learning rate this many times the usual one, or less than its part, is worth a Note
+
+
+def usual_rate(config):
+    """The rate that usually goes with a batch: AdamW 1e-3 at 64 images, SGD 0.05 at 256.
+
+    AdamW's grows with the root of the images of an update, SGD's with their number.
+    """
+    update = config.images * config.accumulate
+    return 1e-3 * (update / 64) ** 0.5 if config.optimizer == "adamw" else 0.05 * update / 256
+
+
 def notes_on(config, seconds):
     "What is wrong with the length of a run, each with its cure."
     tuning = isinstance(config, TuneConfig)
@@ -99,6 +111,12 @@ def notes_on(config, seconds):
         yield f"{config.total} updates are too few to learn from: use --steps {1500 if tuning else 2000}"
     if tuning and config.windows < 4:
         yield f"{config.windows} labelled windows show little of any class: choose a larger --fraction"
+    if not tuning and not (usual := usual_rate(config)) / FAR <= config.lr <= usual * FAR:
+        update = config.images * config.accumulate
+        yield (
+            f"a learning rate of {config.lr:g} is far from what {update} images an update usually have with "
+            f"{config.optimizer}: try --lr {usual:.2g}, or another --batch"
+        )
     if seconds and config.total * seconds > HOUR:
         steps = max(1, int(HOUR / seconds))
         smaller = (

@@ -21,7 +21,8 @@ class At:
     """Where in training a step stands: `progress` from 0 to 1, `epoch`, and the random `generator` to use.
 
     Of several processes, this one's `rank` among `world` and `gather`, which turns the rows of this process
-    into the rows of all (own rows keep their gradient; None for a single process).
+    into the rows of all (own rows keep their gradient; None for a single process). `first`: whether an update
+    begins with this batch; false for those that are added to it before the optimiser moves.
     """
 
     progress: float = 0.0
@@ -30,6 +31,7 @@ class At:
     gather: Callable | None = None
     rank: int = 0
     world: int = 1
+    first: bool = True
 
 
 @dataclass

@@ -13,9 +13,9 @@ from torch import nn
 from ..encoders import Encoder
 from .base import At, Method, Step, gathered
 from .ema import move_towards, rising_momentum, slow_copy
-from .moco import MoCo, pushed, queue_nce
+from .moco import MoCo, joined, pushed, queue_nce
 from .ssccl import dense_head
-from ..objectives.similarity import unit
+from ..objectives.similarity import products, unit
 from ..views.geometry import transform_points
 from ..views.pairs import Pair
 
@@ -28,7 +28,7 @@ def cells(maps: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def most_alike(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
     "For each cell of ours (B, n, C), which of theirs (B, m, C) has the highest cosine: (B, n)."
-    return (unit(ours) @ unit(theirs).mT).argmax(2)
+    return products(unit(ours), unit(theirs)).argmax(2)
 
 
 def taken(theirs: torch.Tensor, match: torch.Tensor) -> torch.Tensor:
@@ -70,7 +70,7 @@ class DenseCL(MoCo):
         self.dense = dense_head(encoder.dim, hidden or encoder.dim, dim)
         self.slow = slow_copy(*self.fast)
         self.register_buffer("queue_dense", unit(torch.randn(queue, dim)))
-        self.fresh_dense = torch.empty(0, dim)  # the step's mean dense keys, until `after_step`
+        self.fresh_dense = torch.empty(0, dim)  # the update's mean dense keys, until `after_step`
 
     @property
     def fast(self) -> tuple[nn.Module, ...]:
@@ -96,8 +96,10 @@ class DenseCL(MoCo):
         match = most_alike(f, g)
         rows = [torch.cat(gathered(at, *v.chunk(len(ask)))) for v in (q, k, r, taken(t, match), t.mean(1))]
         queries, keys, dense_queries, dense_keys, means = rows
-        self.fresh, self.fresh_dense = unit(keys), unit(means)
-        instance = queue_nce(queries, self.fresh, self.queue, self.tau)
+        keys = unit(keys)
+        self.fresh = joined(self.fresh, keys, at)
+        self.fresh_dense = joined(self.fresh_dense, unit(means), at)
+        instance = queue_nce(queries, keys, self.queue, self.tau)
         dense = queue_nce(dense_queries.flatten(0, 1), dense_keys.flatten(0, 1), self.queue_dense, self.tau)
         za, zb = q.chunk(2) if self.symmetric else (q, k)
         return Step.of(
@@ -136,12 +138,12 @@ def neighbours(pair: Pair, shape: tuple[int, int], radius: float = 0.7) -> torch
 
 
 def propagate(maps: torch.Tensor, transform: nn.Module, sharp: float = 2.0) -> torch.Tensor:
-    """Each cell of maps (B, C, h, w) as the weighted sum of the transformed cells, (B, n, dim).
+    """Each cell of maps (B, C, h, w) as the weighted sum of the transformed cells, (B, n, dim), float32.
 
-    Weighted by their likeness to it to the power `sharp`.
+    Weighted by their likeness to it to the power `sharp`; the transformed cells have length 1, as released.
     """
-    x, values = unit(cells(maps)), cells(transform(maps))
-    return ((x @ x.mT).clamp(min=0) ** sharp).to(values.dtype) @ values
+    x, values = unit(cells(maps)), unit(cells(transform(maps)))
+    return products(products(x, x).clamp(min=0) ** sharp, values.mT)
 
 
 def mean_over(sim: torch.Tensor, near: torch.Tensor) -> torch.Tensor:
@@ -188,7 +190,7 @@ class PixPro(Method):
             ta, tb = unit(cells(dense(encoder(images).dense))).chunk(2)
         ya, yb = unit(propagate(p, self.transform, self.sharp)).chunk(2)
         near = neighbours(pair, p.shape[2:], self.radius)
-        alike = (mean_over(ya @ tb.mT, near) + mean_over(yb @ ta.mT, near.mT)) / 2
+        alike = (mean_over(products(ya, tb), near) + mean_over(products(yb, ta), near.mT)) / 2
         count = near.sum((1, 2))
         za, zb = p.mean((2, 3)).chunk(2)
         trace = {"za": za, "zb": zb, "matches": count, "similarity": alike, "skipped": (count == 0).sum()}

@@ -109,7 +109,11 @@ def false_nce(
 
 @torch.no_grad()
 def precise(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    "Cosines (2n, 2n) in float64, so that ties and minima do not hang on float32's last digit."
+    """Cosines (2n, 2n) in float64, so that ties and minima do not hang on float32's last digit.
+
+    Deliberate: where embeddings have collapsed to one vector the released float32 table breaks its ties by
+    rounding and suspects other pairs than this one.
+    """
     z = stack(a, b).double()
     z = z / z.norm(dim=1, keepdim=True).clamp(min=1e-12)
     return z @ z.T

@@ -18,7 +18,7 @@ from .ema import move_towards, rising_momentum
 from ..moved import forward
 from ..objectives.nce import check_tau, nce
 from ..objectives.regions import sample_points
-from ..objectives.similarity import unit
+from ..objectives.similarity import products, unit
 from ..views.geometry import transform_points
 from ..views.pairs import Pair, boxes_of, overlap, overlap_iou, overlap_points
 
@@ -77,7 +77,7 @@ def point_nce(pa: torch.Tensor, pb: torch.Tensor, tau: float, most: int = 1024) 
 
     def one(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         x, y = x.reshape(-1, d), y.reshape(-1, d)
-        down = (x @ y[::stride].T / tau).masked_fill(~other, -1e9).logsumexp(1)
+        down = (products(x, y[::stride]) / tau).masked_fill(~other, -1e9).logsumexp(1)
         return F.softplus(down - (x * y).sum(1) / tau).view(B, m)
 
     return (one(pa, pb) + one(pb, pa)) / 2

@@ -175,9 +175,10 @@ def seed_step(seed: int, step: int, device) -> torch.Generator:
     return torch.Generator(device=device).manual_seed(number)
 
 
-def train_step(task: Task, model: nn.Module, optimiser, batch, step: int, engine):
+def train_step(task: Task, model: nn.Module, optimiser, batch, step: int, engine, first: bool = True):
     """Forward and backward of one step: gives the method's Step, its At, and what was seen.
 
+    `first`: whether an update begins with it; of several accumulated batches only the first one does.
     The loss is read to the host once, by the caller, who takes the step or leaves it. A parameter group's
     `share` scales its learning rate. Of several processes, each computes the whole batch's loss.
     """
@@ -190,6 +191,7 @@ def train_step(task: Task, model: nn.Module, optimiser, batch, step: int, engine
         gather_rows if size > 1 else None,
         rank,
         size,
+        first,
     )
     rate = config.lr * lr_factor(step, config.total, config.warmup)
     for group in optimiser.param_groups:
@@ -259,11 +261,13 @@ def train(
     alone = world()[0] == 0
     plain = engine.unwrap_model(model)
     log = keep_log(recorder.folder, first) if alone else []
+    begins = True  # an update, with the next batch
     with progress_bar(config.total, first, progress and alone) as bar:
         for step, batch in enumerate(task.batches(first, workers), first):
             with engine.accumulate(model):
-                out, at, seen = train_step(task, model, optimiser, batch, step, engine)
+                out, at, seen = train_step(task, model, optimiser, batch, step, engine, begins)
                 loss = finite_step(task, model, optimiser, out, at, engine)
+                begins = engine.sync_gradients or not math.isfinite(loss)
             skipped += not math.isfinite(loss)
             if skipped >= ENOUGH:
                 raise ValueError(
