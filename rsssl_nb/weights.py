@@ -22,7 +22,7 @@ import torch
 
 from .encoders import RESNETS, Encoder, adapt_bands
 from .errors import InputError
-from .files import write_aside
+from .files import mark, refuse_to_replace, write_aside
 
 # %% ../nbs/library/weights.ipynb #96bcba7f
 def save_weights(path, state, meta):
@@ -370,7 +370,7 @@ def load(path, into=None, allow=(), prefix=None, bands=None, stride=None):
 LAYOUTS = {"torchvision": "", "timm": "", "smp": "encoder."}
 
 
-def export(source, path=None, to="torchvision", meta=None):
+def export(source, path=None, to="torchvision", meta=None, force=False):
     """The path of a safetensors file with an encoder's weights, named as `to` names them: "torchvision",
     "timm" or "smp" (the whole model's `encoder.*`).
 
@@ -397,6 +397,7 @@ def export(source, path=None, to="torchvision", meta=None):
         )
     if path.name == "encoder.safetensors" and (path.parent / "config.json").exists():
         raise ValueError(f"{path} is the run's own encoder: choose another name")
+    refuse_to_replace(path, "export", force)
     save_weights(
         path,
         {LAYOUTS[to] + k: v for k, v in encoder.state_dict().items()},
@@ -422,6 +423,7 @@ def _passport(encoder, meta, to):
         stride=encoder.stride,
         bands=encoder.bands,
         layout=to,
+        written=mark("export"),
     )
     return {**{k: v for k, v in meta.items() if k not in ("classes", "colors", "head")}, **own}
 

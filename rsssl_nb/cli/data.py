@@ -2,19 +2,20 @@
 
 import click
 
-from rsssl_nb.cli.shared import PATH, main, seed
+from rsssl_nb.cli.shared import PATH, force, main, seed
 
 
 @main.command()
 @click.argument("out", type=PATH)
 @click.option("--size", default=1024, show_default=True, help="Height and width in pixels of 0.5 m.")
+@force
 @seed
-def scene(out, size, seed):
+def scene(out, size, force, seed):
     "Write a synthetic scene to OUT: image.tif (R G B NIR) and labels.tif."
     from rsssl_nb.data.scenes import make_scene
     from rsssl_nb.data.write import write_scene
 
-    for path in write_scene(make_scene(size, seed), out):
+    for path in write_scene(make_scene(size, seed), out, force):
         click.echo(f"wrote {path}")
 
 
@@ -55,17 +56,23 @@ def check(folder):
     show_default=True,
     help="Of train, val and test.",
 )
+@force
 @seed
-def split(image, out, block, buffer, shares, seed):
+def split(image, out, block, buffer, shares, force, seed):
     """Divide the mosaic IMAGE into blocks for train, val and test, written to OUT (GeoJSON) for a dataset's
     `split`.
     """
     from rsssl_nb.data.raster import open_raster
     from rsssl_nb.data.shapes import SPLITS, block_split, write_split
+    from rsssl_nb.files import refuse_to_replace
 
     raster = open_raster(image)
+    out = out or image.with_suffix(".split.geojson")
+    if out.suffix.lower() not in (".geojson", ".json"):
+        raise ValueError(f"{out} does not end in .geojson, and what is written is GeoJSON: call it so")
+    refuse_to_replace(out, "split", force)
     boxes = block_split(raster, block, buffer, shares, seed)
-    path = write_split(out or image.with_suffix(".split.geojson"), boxes, raster)
+    path = write_split(out, boxes, raster, force)
     for i, name in enumerate(SPLITS):
         areas = [(right - left) * (bottom - top) for left, top, right, bottom, part in boxes if part == i]
         share = sum(areas) / (raster.width * raster.height)

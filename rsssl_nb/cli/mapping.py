@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from rsssl_nb.cli.shared import PATH, alpha, device, is_first, main, say_written, seed
+from rsssl_nb.cli.shared import PATH, alpha, device, force, is_first, main, say_written, seed
 
 overlap = click.option(
     "--overlap", default=0.25, show_default=True, help="Share of a window that neighbours share, in [0, 1)."
@@ -26,6 +26,7 @@ def mapping(command):
     for option in (
         alpha,
         device,
+        force,
         click.option("--size", type=int, help="Window in pixels. [default: the one of the training]"),
         click.option("--allow-remote", is_flag=True, help="IN may be a URL or one of GDAL's /vsi paths."),
         click.argument("out", type=PATH),
@@ -76,6 +77,7 @@ def numbers(_, option, text):
 )
 @click.option("--std", callback=numbers, help="Their standard deviations.")
 @click.option("--classes", type=PATH, help="classes.json of an ONNX network.")
+@force
 def map_(
     model,
     images,
@@ -90,10 +92,13 @@ def map_(
     mean,
     std,
     classes,
+    force,
     **kw,
 ):
     """Segment the rasters IN with MODEL into the label map OUT (a cloud-optimised GeoTIFF); of several IN,
     one map each into the folder OUT.
+
+    OUT is always the last word; only a map that this program wrote is replaced, unless --force.
 
     MODEL is a fine-tuned run, or an ONNX file of any network. What such a file does not say of itself (mean,
     std, classes, window) stands in a JSON file of its name beside it, or in options.
@@ -105,6 +110,7 @@ def map_(
     from rsssl_nb.mapping.models import open_model
     from rsssl_nb.mapping.polygons import check_polygons, write_polygons
     from rsssl_nb.mapping.segment import segment
+    from rsssl_nb.mapping.store import check_output
     from rsssl_nb.mapping.tiling import check_windows
 
     found = read_classes(classes) if classes else None
@@ -118,18 +124,22 @@ def map_(
     )
     size = network.size if size is None else size
     if polygons:
-        check_polygons(polygons, least_area)
+        check_polygons(polygons, least_area, force)
     rasters = [open_raster(image, alpha, allow_remote) for image in images]
     outs = [out] if len(images) == 1 else maps_in_folder(images, out)
     if len(images) > 1 and (probabilities or polygons):
         raise click.UsageError("--probabilities and --polygons are of one IN: map the others by themselves")
     for raster in rasters:
         check_windows(raster, network.mean.numel(), size, kw["batch"])
+        for path in filter(None, (*outs, probabilities)):
+            check_output(raster, path, force=force)
     for raster, path in zip(rasters, outs):
-        segment(network, raster, path, size=size, progress=True, probabilities=probabilities, **kw)
+        segment(
+            network, raster, path, size=size, progress=True, probabilities=probabilities, force=force, **kw
+        )
         say_written(path)
     if polygons and is_first():
-        say_written(write_polygons(out, polygons, least_area))
+        say_written(write_polygons(out, polygons, least_area, force))
 
 
 def maps_in_folder(images, out):

@@ -11,6 +11,9 @@ PATH = click.Path(path_type=Path)
 device = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
 
 
+force = click.option("--force", is_flag=True, help="Replace what stands under the name, whoever wrote it.")
+
+
 seed = click.option("--seed", default=0, show_default=True, help="Same seed, same machine: same bits.")
 
 

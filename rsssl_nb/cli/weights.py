@@ -2,7 +2,7 @@
 
 import click
 
-from rsssl_nb.cli.shared import PATH, main
+from rsssl_nb.cli.shared import PATH, force, main
 
 
 def weights_file(path):
@@ -50,18 +50,19 @@ def describe(path):
     help="The library whose names the weights shall bear, or onnx.",
 )
 @click.option("--resolution", type=float, help="Of onnx: centimetres a pixel, for QGIS.")
-def export(run, out, to, resolution):
+@force
+def export(run, out, to, resolution, force):
     """Write the encoder of RUN (folder or weights file) as a safetensors file for another library; or, to
     onnx, the fine-tuned segmenter of RUN with the metadata that the QGIS plug-in Deepness reads.
     """
     if to == "onnx":
         from rsssl_nb.mapping.onnx import export_onnx
 
-        click.echo(f"wrote {export_onnx(run, out, resolution)}")
+        click.echo(f"wrote {export_onnx(run, out, resolution, force=force)}")
         return
     from rsssl_nb.weights import export
 
-    click.echo(f"wrote {export(run, out, to=to)}")
+    click.echo(f"wrote {export(run, out, to=to, force=force)}")
 
 
 @main.command()

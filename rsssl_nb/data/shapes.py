@@ -24,7 +24,7 @@ from .gdal import rasterize_polygons, reproject_polygon
 from .labels import Classes
 from .raster import Raster, pixel_metres
 from ..errors import InputError
-from ..files import write_aside
+from ..files import mark, refuse_to_replace, write_aside
 from ..moved import forward
 
 # %% ../../nbs/library/data/shapes.ipynb #00000005
@@ -329,11 +329,13 @@ def block_split(
     return block_boxes(grid, block, buffer, raster.width, raster.height)
 
 # %% ../../nbs/library/data/shapes.ipynb #00000022
-def write_split(path: str | os.PathLike, boxes: list[tuple], raster: Raster) -> Path:
+def write_split(path: str | os.PathLike, boxes: list[tuple], raster: Raster, force: bool = False) -> Path:
     """Writes blocks as GeoJSON in the raster's map coordinates, property `split`; returns the path.
 
-    The file is written aside and then renamed.
+    The file is written aside and then renamed. InputError when the name is taken by another file, unless
+    `force`.
     """
+    refuse_to_replace(path, "split", force)
     affine = np.reshape(raster.transform, (2, 3)).T
     features = []
     for x0, y0, x1, y1, split in boxes:
@@ -344,7 +346,8 @@ def write_split(path: str | os.PathLike, boxes: list[tuple], raster: Raster) -> 
     if raster.crs:
         name = re.sub(r"^EPSG:", "urn:ogc:def:crs:EPSG::", raster.crs)
         crs = dict(type="name", properties=dict(name=name))
-    text = json.dumps(dict(type="FeatureCollection", crs=crs, features=features))
+    content = dict(type="FeatureCollection", written=mark("split"), crs=crs, features=features)
+    text = json.dumps(content)
     return write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from .gdal import allow_no_georeference, explained
 from ..errors import InputError
-from ..files import part_path
+from ..files import mark, part_path, refuse_to_replace
 
 # %% ../../nbs/library/data/write.ipynb #bda28fbd
 def rgb(colour: str | Sequence) -> tuple[int, int, int]:
@@ -102,11 +102,12 @@ def raster_writer(
     classes: Sequence | None = None,
     names: Sequence | None = None,
     coding: dict | None = None,
+    written: str = "raster",
 ) -> Iterator[Callable]:
     """A GeoTIFF written piece by piece: yields `write(array (C, h, w) or (h, w), x0=0, y0=0)`.
 
     It appears under its name only when the block ends well. `colors` is a palette for one uint8 band,
-    `classes` its names; a `crs` of None stays none. InputError when it cannot be written.
+    `classes` its names; a `crs` of None stays none; `written` is what the file says it is (page `files`). InputError when it cannot be written.
     """
     path = Path(path)
     dtype = np.dtype(dtype).name
@@ -121,6 +122,7 @@ def raster_writer(
     try:
         with explained(path, "written") as rasterio, allow_no_georeference():
             path.parent.mkdir(parents=True, exist_ok=True)
+            aside.unlink(missing_ok=True)  # a link under this name would be followed
             file = rasterio.open(
                 aside,
                 "w",
@@ -131,6 +133,7 @@ def raster_writer(
                 **tiff_profile(bands, dtype, nodata, colors is not None),
             )
             write_tags(file, colors, classes, names, coding)
+            file.update_tags(TIFFTAG_SOFTWARE=mark(written))
         try:
             yield write
         finally:
@@ -153,11 +156,13 @@ def write_raster(
     colors: Sequence | None = None,
     classes: Sequence | None = None,
     names: Sequence | None = None,
+    written: str = "raster",
 ) -> Path:
     """Writes an array (C, H, W) or (H, W) as a tiled DEFLATE GeoTIFF; returns the path.
 
-    Written aside and then renamed.     `crs` as rasterio takes it, or None for none; `transform` six
-    numbers or None; `colors` and `classes` for one uint8 band of labels; `names` of the bands.
+    Written aside and then renamed. `crs` as rasterio takes it, or None for none; `transform` six
+    numbers or None; `colors` and `classes` for one uint8 band of labels; `names` of the bands; `written` is
+    what the file says it is (page `files`).
     InputError when it cannot be written.
     """
     array = np.asarray(array)
@@ -166,18 +171,21 @@ def write_raster(
     if array.dtype == bool:
         array = array.astype(np.uint8)
     with raster_writer(
-        path, *array.shape, array.dtype, crs, transform, nodata, colors, classes, names
+        path, *array.shape, array.dtype, crs, transform, nodata, colors, classes, names, written
     ) as write:
         write(array)
     return Path(path)
 
 
-def write_scene(scene, folder: str | os.PathLike) -> tuple[Path, Path]:
+def write_scene(scene, folder: str | os.PathLike, force: bool = False) -> tuple[Path, Path]:
     """Writes a Scene as `image.tif` and `labels.tif` in a folder; returns both paths.
 
-    The labels carry palette and class names, and 255 as nodata.
+    The labels carry palette and class names, and 255 as nodata. InputError when files of these names are
+    there that are no scene of ours, unless `force`.
     """
     folder = Path(folder)
+    for name in ("image.tif", "labels.tif"):
+        refuse_to_replace(folder / name, "scene", force)
     image = write_raster(
         folder / "image.tif",
         scene.image,
@@ -185,8 +193,16 @@ def write_scene(scene, folder: str | os.PathLike) -> tuple[Path, Path]:
         scene.transform,
         scene.nodata,
         names=("red", "green", "blue", "nir")[: len(scene.image)],
+        written="scene",
     )
     labels = write_raster(
-        folder / "labels.tif", scene.labels, scene.crs, scene.transform, 255, scene.colors, scene.classes
+        folder / "labels.tif",
+        scene.labels,
+        scene.crs,
+        scene.transform,
+        255,
+        scene.colors,
+        scene.classes,
+        written="scene",
     )
     return image, labels

@@ -18,7 +18,7 @@ from ..data.raster import Raster, open_raster
 from ..data.statistics import normalise
 from ..encoders import Encoder
 from ..errors import InputError
-from ..files import write_aside
+from ..files import mark, write_aside
 from .segment import model_on_device
 from .store import check_output
 from .tiling import check_windows, plan_windows
@@ -126,6 +126,7 @@ def draw_boxes(
     seed: int = 0,
     device: str = "auto",
     progress: bool = False,
+    force: bool = False,
 ) -> list[dict] | Path:
     """The boxes that a GraSS cuts in every window of a raster, in map coordinates.
 
@@ -137,8 +138,8 @@ def draw_boxes(
     raster = open_raster(source)
     check_windows(raster, method.encoder.bands, size, batch)
     if out:
-        check_output(raster, out, ".geojson")
-    head = '{"type": "FeatureCollection", '
+        check_output(raster, out, ".geojson", force, "boxes")
+    head = f'{{"type": "FeatureCollection", "written": "{mark("boxes")}", '
     if raster.crs:
         crs = json.dumps(dict(type="name", properties=dict(name=raster.crs)))
         head += f'"crs": {crs}, '

@@ -113,6 +113,7 @@ def embed(
     device: str = "auto",
     progress: bool = False,
     resume: bool = False,
+    force: bool = False,
 ) -> np.ndarray | str | Path:
     """The features of an encoder as colours: uint8 (3, H, W), or the path of a COG when `out` is given.
 
@@ -123,7 +124,7 @@ def embed(
     raster = open_raster(source)
     check_windows(raster, encoder.bands, size, batch)
     if out:
-        check_output(raster, out)
+        check_output(raster, out, force=force)
     about = dict(weights=weights_digest(encoder), mean=np.ravel(mean).tolist(), std=np.ravel(std).tolist())
     output = OutputFile(out, 3, dict(names=("1st", "2nd", "3rd")))
     with model_on_device(encoder, device) as device:

@@ -19,7 +19,7 @@ from torch import nn
 
 from ..encoders import Segmenter
 from ..errors import InputError
-from ..files import write_aside
+from ..files import mark, refuse_to_replace, write_aside
 from ..training.finetune import load_segmenter
 
 # %% ../../nbs/library/mapping/onnx.ipynb #510a1b45
@@ -192,6 +192,7 @@ def export_onnx(
     resolution: float | None = None,
     window: int | None = None,
     output: str = "probabilities",
+    force: bool = False,
 ) -> Path:
     """A fine-tuned segmenter as one ONNX file for batches and windows of any size; returns its path.
 
@@ -222,6 +223,7 @@ def export_onnx(
     path = Path(path)
     if path.suffix.lower() != ".onnx":
         raise InputError(f"{path} does not end in .onnx: name it so, for that is what the file will be")
+    refuse_to_replace(path, "export", force)
     classes = list(getattr(model, "classes", None) or [])
     if not classes:
         raise InputError("the segmenter does not name its classes: set model.classes first")
@@ -235,6 +237,7 @@ def export_onnx(
         colors=list(getattr(model, "colors", None) or []),
         window=int(window),
         output=output,
+        written=mark("export"),
     )
     metadata = deepness_metadata(classes, mean, std, window, resolution=resolution)
     metadata["rsssl_nb"] = json.dumps(own, sort_keys=True)

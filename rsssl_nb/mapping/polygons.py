@@ -15,7 +15,7 @@ import numpy as np
 
 from ..data.gdal import driver_of, explained, open_handle
 from ..errors import InputError
-from ..files import file_stamp, write_aside
+from ..files import file_stamp, mark, refuse_to_replace, write_aside
 
 # %% ../../nbs/library/mapping/polygons.ipynb #451e7c9e
 def ring_area(ring: np.ndarray) -> float:
@@ -57,10 +57,11 @@ def class_polygons(file, least_pixels: float = 0.0) -> Iterator[tuple[int, int, 
             yield int(value), pixels, rings
 
 # %% ../../nbs/library/mapping/polygons.ipynb #d64f9b15
-def check_polygons(out: str | Path, least_area: float = 0.0) -> Path:
+def check_polygons(out: str | Path, least_area: float = 0.0, force: bool = False) -> Path:
     """The path of a GeoPackage that can be written, before anything else is done.
 
-    InputError for another ending, a folder, a least area below 0, or a missing package.
+    InputError for another ending, a folder, a least area below 0, a missing package, or, without `force`, a
+    name taken by a file that is not ours.
     """
     try:
         import pyogrio  # noqa: F401
@@ -73,10 +74,11 @@ def check_polygons(out: str | Path, least_area: float = 0.0) -> Path:
         raise InputError(f"{out} is a folder: give a file name in it")
     if not least_area >= 0:
         raise InputError(f"least area {least_area} must be 0 or more, in square units of the map's CRS")
+    refuse_to_replace(out, "polygons", force)
     return out
 
 
-def write_polygons(source: str | Path, out: str | Path, least_area: float = 0.0) -> Path:
+def write_polygons(source: str | Path, out: str | Path, least_area: float = 0.0, force: bool = False) -> Path:
     """The classes of a label map as polygons in a GeoPackage; returns its path.
 
     One layer `classes` with the fields `class`, `name` (empty where the map names none), `pixels` and `area`,
@@ -84,7 +86,7 @@ def write_polygons(source: str | Path, out: str | Path, least_area: float = 0.0)
     than `least_area`, in those units, are left out. A map without a class gives an empty layer and a warning.
     The file is whole or not there. InputError for what cannot be read or written, or a missing package.
     """
-    out = check_polygons(out, least_area)
+    out = check_polygons(out, least_area, force)
     from pyogrio.raw import write
 
     file = open_handle(source, driver_of(source), file_stamp(source))
@@ -113,6 +115,7 @@ def write_polygons(source: str | Path, out: str | Path, least_area: float = 0.0)
                 list(columns.values()),
                 list(columns),
                 layer="classes",
+                layer_options=dict(DESCRIPTION=mark("polygons")),
                 driver="GPKG",
                 geometry_type="Polygon",
                 crs=crs,

@@ -63,6 +63,7 @@ def segment(
     probabilities: str | Path | None = None,
     resume: bool = False,
     tta: bool = False,
+    force: bool = False,
 ) -> np.ndarray | str | Path:
     """The label map of a raster: uint8 (H, W), or the path written when `out` is given. 255 without data.
 
@@ -73,7 +74,8 @@ def segment(
     processor). A file is a COG with the source's CRS and transform, palette, class names and nodata 255, and
     appears only when complete; `probabilities`: a second one, with each class's share and the entropy in
     percent. `resume` continues a run that was stopped. `tta`: the mean over the window's eight orientations,
-    at eight times the work. Processes started by torchrun share the work.
+    at eight times the work. `force` replaces
+    files that are no maps of this program. Processes started by torchrun share the work.
     InputError for what cannot be mapped or written.
     """
     raster = open_raster(source)
@@ -86,7 +88,7 @@ def segment(
     colors = getattr(model, "colors", None) or None
     check_windows(raster, model.mean.numel(), size, batch)
     for path in filter(None, (out, probabilities)):
-        check_output(raster, path)
+        check_output(raster, path, force=force)
     outputs = [
         OutputFile(out, 1, dict(colors=colors, classes=classes, coding=getattr(model, "coding", None)))
     ]

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DEATHS', 'ENOUGH', 'pick_device', 'start_engine', 'native_bfloat16', 'resolve_precision', 'resolve_layout',
            'share_of', 'decay_groups', 'make_optimiser', 'Task', 'seed_step', 'train_step', 'finite_step',
-           'in_a_sentence', 'train', 'seconds_a_step', 'run_task']
+           'in_a_sentence', 'train', 'seconds_a_step', 'reopen', 'run_task']
 
 # %% ../../nbs/library/training/engine.ipynb #c8710af5
 import copy
@@ -32,6 +32,7 @@ from rsssl_nb.training.folder import (
     locked,
     start_folder,
     stop_asked,
+    tidy,
 )
 from .processes import gather_rows, world
 from .record import RunRecorder, progress_bar
@@ -163,6 +164,9 @@ class Task(Protocol):
 
     def restore(self, kept: dict) -> None:
         "The state put back from a checkpoint's contents."
+
+    def reopen(self, folder: Path, model: nn.Module) -> None:
+        "The weights of a finished run's file put into the model. ValueError when the file is damaged."
 
     def finish(self, folder: Path | None, model: nn.Module) -> None:
         "The end of a complete run: the weights that are kept, and their file."
@@ -310,6 +314,22 @@ def seconds_a_step(task: Task, learner: nn.Module, engine, tries: int = 2) -> fl
     return time.perf_counter() - started
 
 
+def reopen(task: Task, folder: Path, learner: nn.Module, kept: dict | None) -> None:
+    """The weights of a finished run in `learner`, as its file holds them.
+
+    A damaged file is written again, with a warning, from the last step's checkpoint `kept`; InputError without one.
+    """
+    try:
+        task.reopen(folder, learner)
+    except ValueError as error:
+        if not kept or kept["step"] != task.config.total:
+            raise InputError(
+                f"{error}; the checkpoint of the last step is gone as well: train again in another --out"
+            ) from error
+        warnings.warn(f"{error}; written again from the last checkpoint", stacklevel=2)
+        task.finish(folder if world()[0] == 0 else None, learner)
+
+
 def run_task(
     task: Task,
     learner: nn.Module,
@@ -325,21 +345,25 @@ def run_task(
 ) -> tuple[list[dict], bool]:
     """(log, whether it is complete) of a run that trains `learner`, from the last checkpoint if resumed.
 
-    A finished run is only opened. `announce(seconds)` hears, before the first step, how long a step takes
+    A finished run is only opened, with its checkpoints or without; its damaged weights are written again from
+    the last checkpoint. `announce(seconds)` hears, before the first step, how long a step takes
     here.
     """
     config = task.config
     alone = world()[0] == 0
     with locked(folder) if folder and alone else nullcontext():
         last = start_folder(folder, config, resume) if folder and alone else None
+        if folder and alone:
+            tidy(folder)
         engine.wait_for_everyone()
         if folder and not alone:
             last = start_folder(folder, config, "auto")
         kept = load_checkpoint(last, config, learner, optimiser) if last else None
         if kept:
             task.restore(kept)
-        if folder and finished(folder) and kept:
-            return keep_log(folder, kept["step"]), True
+        if folder and finished(folder):
+            reopen(task, folder, learner, kept)
+            return keep_log(folder, config.total), True
         if announce:
             announce(seconds_a_step(task, learner, engine) if world()[1] == 1 else None)
         with warnings.catch_warnings():

@@ -30,7 +30,7 @@ from rsssl_nb.training.engine import (
     run_task,
     start_engine,
 )
-from .folder import code_version, locked, read_config
+from .folder import code_version, foreign_file, locked, read_config
 from rsssl_nb.training.labelled import (
     choose,
     digest_windows,
@@ -168,6 +168,10 @@ class Finetuning:
     def restore(self, kept: dict) -> None:
         "The best step so far."
         self.best = kept.get("best", {})
+
+    def reopen(self, folder: Path, model: nn.Module) -> None:
+        "The finished segmenter's weights in the model. InputError or ValueError when its file is damaged."
+        load_into(model, load_weights(folder / "segmenter.safetensors")[0])
 
     def finish(self, folder: Path | None, model: nn.Module) -> None:
         "The best step's weights in the model, and its file."
@@ -402,7 +406,6 @@ def refuse_taken(folder: Path, resume: str | None) -> None:
         return
     if not os.access(folder, os.W_OK):
         raise InputError(f"{folder} cannot be written: choose another --out, or mend its permissions")
-    foreign = [p.name for p in folder.iterdir() if p.name not in (".lock", "job.log", "stop")]
     if resume is None and (folder / "segmenter.safetensors").exists():
         raise InputError(
             f"{folder} holds a fine-tuned model already: choose another --out, or open it with --resume auto"
@@ -411,8 +414,8 @@ def refuse_taken(folder: Path, resume: str | None) -> None:
         raise InputError(
             f"{folder} holds a run already: choose another --out, or continue it with --resume auto"
         )
-    if foreign and not (folder / "config.json").exists():
-        raise InputError(f"{folder} is not empty ({foreign[0]}) and holds no run: choose another --out")
+    if not (folder / "config.json").exists() and (name := foreign_file(folder)):
+        raise InputError(f"{folder} is not empty ({name}) and holds no run: choose another --out")
     if world()[1] == 1 and not os.environ.get("WORLD_SIZE"):
         with locked(folder):
             pass

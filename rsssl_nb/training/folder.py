@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['VERSION', 'read_config', 'locked', 'checkpoints', 'save_checkpoint', 'read_checkpoint', 'load_checkpoint', 'keep_log',
-           'start_folder', 'refuse_other_config', 'finished', 'stop_asked', 'code_version']
+           'start_folder', 'foreign_file', 'tidy', 'refuse_other_config', 'finished', 'stop_asked', 'code_version']
 
 # %% ../../nbs/library/training/folder.ipynb #5d92229e
 import errno
 import json
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,7 +58,7 @@ def read_config(folder: Path | str, kinds: tuple = (Config,)):
 def locked(folder: Path | str) -> Iterator[Path]:
     """The run folder, held by this process alone until the block ends or the process dies.
 
-    InputError when another process holds it. What a killed writer left half-written is removed.
+    InputError when another process holds it. Nothing in it is touched but the file `.lock`.
     """
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
@@ -83,7 +84,6 @@ def locked(folder: Path | str) -> Iterator[Path]:
                 f"{folder} lies on a disk without locks ({e.strerror}): start no other job with this folder"
             )
             warnings.warn(text, stacklevel=3)
-        remove_parts(folder)
         yield folder
 
 # %% ../../nbs/library/training/folder.ipynb #a091714b
@@ -183,9 +183,9 @@ def start_folder(folder: Path | str, config, resume: str | None = None) -> Path 
                 f"{folder} holds a run already: choose another --out, or continue it with --resume auto"
             )
         refuse_other_config(folder, config)
-    elif foreign := [p.name for p in folder.glob("*") if p.name not in (".lock", "job.log", "stop")]:
-        raise InputError(f"{folder} is not empty ({foreign[0]}) and holds no run: choose another --out")
-    if resume == "must" and last is None:
+    elif name := foreign_file(folder):
+        raise InputError(f"{folder} is not empty ({name}) and holds no run: choose another --out")
+    if resume == "must" and last is None and not finished(folder):
         raise InputError(
             f"{folder} has no checkpoint to resume: start it without --resume, or with --resume auto"
         )
@@ -193,6 +193,18 @@ def start_folder(folder: Path | str, config, resume: str | None = None) -> Path 
         text = json.dumps(as_json(config), indent=1, sort_keys=True)
         write_aside(folder / "config.json", lambda p: p.write_text(text))
     return last
+
+
+def foreign_file(folder: Path) -> str | None:
+    "The name of a file in a folder without a run that no run of ours puts there before it begins, or None."
+    own = re.compile(r"\.lock|job\.log|stop|\.config\.json\.part\d+")
+    return next((p.name for p in sorted(folder.glob("*")) if not own.fullmatch(p.name)), None)
+
+
+def tidy(folder: Path | str) -> None:
+    "Removes what killed writers of a run left half-written in its folder, which this process has locked."
+    remove_parts(folder, ("config.json", "log.jsonl", "stop", "*.safetensors"))
+    remove_parts(Path(folder) / "checkpoint", ("step-*.pt",))
 
 
 def refuse_other_config(folder: Path, config) -> None:

@@ -90,6 +90,10 @@ class Pretraining:
     def restore(self, kept: dict) -> None:
         "Nothing to put back."
 
+    def reopen(self, folder: Path, model: nn.Module) -> None:
+        "The finished encoder's weights in the model. InputError or ValueError when its file is damaged."
+        load_into(model.encoder, load_weights(folder / "encoder.safetensors")[0])
+
     def finish(self, folder: Path | None, model: nn.Module) -> None:
         "The encoder's file."
         if folder:
