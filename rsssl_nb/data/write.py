@@ -107,7 +107,8 @@ def raster_writer(
     """A GeoTIFF written piece by piece: yields `write(array (C, h, w) or (h, w), x0=0, y0=0)`.
 
     It appears under its name only when the block ends well. `colors` is a palette for one uint8 band,
-    `classes` its names; a `crs` of None stays none; `written` is what the file says it is (page `files`). InputError when it cannot be written.
+    `classes` its names; a `crs` of None stays none; `written` is what the file says it is (page `files`).
+    InputError when it cannot be written.
     """
     path = Path(path)
     dtype = np.dtype(dtype).name
@@ -171,7 +172,7 @@ def write_raster(
     if array.dtype == bool:
         array = array.astype(np.uint8)
     with raster_writer(
-        path, *array.shape, array.dtype, crs, transform, nodata, colors, classes, names, written
+        path, *array.shape, array.dtype, crs, transform, nodata, colors, classes, names, written=written
     ) as write:
         write(array)
     return Path(path)
