@@ -1,6 +1,7 @@
 "Page hygiene, read from the notebooks' JSON: what a machine can check of a good page."
 
 import base64
+import importlib
 import io
 import json
 import re
@@ -121,6 +122,19 @@ def test_a_course_page_needs_the_pages_before_it_and_machinery(path):
             behind.add(page)
             todo += needs(page)
     assert {NAMES[p] for p in behind & set(COURSE) - before} == set(), "needed through the machinery"
+
+
+@each(PAGES)
+def test_a_page_imports_names_from_where_they_live(path):
+    pattern = r"^from (rsssl_nb\.[\w.]+) import (?:\(([^)]*)\)|(.+))"
+    moved = []
+    for c in code(path):
+        for module, several, one in re.findall(pattern, c.source, re.M):
+            names = [name.split(" as ")[0].strip() for name in (several or one).split(",") if name.strip()]
+            held = vars(importlib.import_module(module))
+            if module.removeprefix("rsssl_nb.") not in default_exp(path):
+                moved += [f"{module}.{name}" for name in names if name not in held]
+    assert moved == [], "import them from where they live now"
 
 
 @each(PAGES)
@@ -245,8 +259,11 @@ def test_exercises_are_complete(path):
         assert "..." in stub and solution and f"def {name}(" in solution, name
 
 
-@pytest.mark.xfail(strict=False, reason="the move of exercises out of the library is under way")
-@each(LIBRARY)
+# Pages whose predictions and exercises still stand; whoever takes them out takes the name out here.
+TAUGHT = {"encoders", "objectives/regions", "views/pairs", "weights"}
+
+
+@each([p for p in LIBRARY if NAMES[p].removeprefix("library/") not in TAUGHT])
 def test_a_library_page_is_reference(path):
     assert not re.search(r"\*\*Predict", prose(path)), "predictions belong to the course"
     assert exercises(read[path].cells) == {}, "exercises belong to the course"

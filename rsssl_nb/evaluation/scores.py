@@ -118,7 +118,8 @@ def match_classes(predicted: Classes, truth: Classes, name: str, labels: str) ->
     if len(strange) == len(predicted.names):
         raise InputError(
             f"{name} has the classes {', '.join(predicted.names[:4])} and {labels} "
-            f"{', '.join(truth.names[:4])}: no name is the same, so give the labels' own classes.json with --classes"
+            f"{', '.join(truth.names[:4])}: no name is the same, so give the labels' own classes.json with "
+            "--classes"
         )
     if strange:
         text = f"{name} knows {', '.join(strange)}, which {labels} does not: it counts as wrong"

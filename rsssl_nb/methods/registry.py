@@ -124,7 +124,10 @@ EARLIER: dict[int, dict[str, dict]] = {1: {}}  # version: method: defaults that 
 
 
 def earlier_plan(plan: Plan, defaults: int) -> Plan:
-    "A view plan as version `defaults` drew it; before 2, colours of half the strength, nothing of a band's own."
+    """A view plan as version `defaults` drew it.
+
+    Before 2, colours of half the strength, nothing of a band's own.
+    """
     if defaults >= 2 or plan.colour is None:
         return plan
     mild = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "gain": 0.0, "offset": 0.0}

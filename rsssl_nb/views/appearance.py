@@ -58,7 +58,9 @@ def one_band(images: torch.Tensor, chosen: torch.Tensor, band: torch.Tensor) -> 
 
 # %% ../../nbs/library/views/appearance.ipynb #096dbf5f
 def band_change(images: torch.Tensor, gain: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
-    "Images (B, C, H, W) with every band multiplied by its own `gain` (B, C) and moved by its own `offset` (B, C)."
+    """Images (B, C, H, W) with every band multiplied by its own `gain` (B, C) and moved by its own `offset`
+    (B, C).
+    """
     return images * gain[:, :, None, None] + offset[:, :, None, None]
 
 # %% ../../nbs/library/views/appearance.ipynb #0000000c
