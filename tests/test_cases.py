@@ -284,3 +284,243 @@ def test_linked_folders_are_searched_once(tmp_path):
     (tmp_path / "disk/deep/round").symlink_to(tmp_path / "images", target_is_directory=True)
     assert [path.name for path in find_rasters(tmp_path / "images")] == ["a.tif"]
     assert isinstance(find_rasters(tmp_path / "images")[0], Path)
+
+
+# --- E: impossible values
+
+
+def elevation(value, dtype="float32"):
+    x = np.random.default_rng(0).normal(400, 30, (1, 128, 128)).astype(dtype)
+    x[:, :, :50] = value
+    return x
+
+
+@pytest.mark.parametrize("value", [np.finfo("float32").min, -3.4e38, 3.4028235e38, 1e31, np.inf, np.nan])
+def test_values_beyond_any_measurement_are_nodata(tmp_path, value):
+    from rsssl_nb.data.pool import Pool
+
+    path = put(tmp_path / "dem.tif", elevation(value), nodata=-3.4e38)
+    pool = Pool(path, size=32)
+    mean, std = pool.statistics()
+    assert abs(mean[0] - 400) < 5 and std[0] < 60
+    assert open_raster(path).valid(0, 0, 128, 128).sum() == 78 * 128
+    assert "0 faults" in run("check", path.parent)
+
+
+@pytest.mark.parametrize(
+    "value, dtype",
+    [(-9999, "float32"), (-9999, "int16"), (-32768, "int16"), (1e20, "float32"), (65535, "uint16")],
+)
+def test_a_repeated_extreme_is_named_by_check(tmp_path, value, dtype):
+    put(tmp_path / "dem.tif", elevation(value, dtype))
+    assert f"holds {value:g} in 6400 pixels" in run("check", tmp_path, code=2)
+    put(tmp_path / "dem.tif", elevation(value, dtype), nodata=value)
+    assert "0 faults" in run("check", tmp_path)
+
+
+def test_an_assumed_nodata_value_is_one(tmp_path):
+    from rsssl_nb.data.raster import assumed_nodata
+
+    path = put(tmp_path / "dem.tif", elevation(-9999))
+    assert open_raster(path).valid(0, 0, 128, 128).all()
+    with assumed_nodata(-9999):
+        raster = open_raster(path)
+        labels = open_raster(path, labels=True)
+    assert raster.valid(0, 0, 128, 128).sum() == 78 * 128 and labels.nodata is None
+    with assumed_nodata(-9999), says("uint8", "-9999", "--nodata"):
+        open_raster(put(tmp_path / "b.tif", paint(land())))
+
+
+# --- D: the passport is compared
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory):
+    "A small segmenter fine-tuned on one place, and that place."
+    from rsssl_nb.training.finetune import finetune
+
+    folder = tmp_path_factory.mktemp("learnt")
+    y = land(5)
+    rgb = ("red", "green", "blue")
+    put(folder / "images/a.tif", paint(y), names=rgb)
+    put(folder / "labels/a.tif", y + 1, nodata=255)
+    classes_file(folder / "labels/classes.json", first=1, ignore=0)
+    where = (folder / "images", folder / "labels", folder / "seg")
+    shape = dict(fraction=1.0, width=8, steps=2, batch=2, size=64, device="cpu", progress=False)
+    finetune("random", *where, **shape)
+    put(folder / "bgr.tif", paint(y, order=(2, 1, 0)), names=rgb[::-1])
+    put(folder / "u16.tif", paint(y, top=10000, dtype="uint16"), names=rgb)
+    put(folder / "f01.tif", paint(y, top=1, dtype="float32"), names=rgb)
+    coarse = rasterio.transform.from_origin(500000, 5200000, 5, 5)
+    put(folder / "5m.tif", paint(y), names=rgb, transform=coarse)
+    turned = rasterio.Affine(3, -4, 500000, -4, -3, 5200000)
+    put(folder / "turned5m.tif", paint(y), names=rgb, transform=turned)
+    turned = rasterio.Affine(0.3, -0.4, 500000, -0.4, -0.3, 5200000)
+    put(folder / "same_turned.tif", paint(y), names=rgb, transform=turned)
+    return folder
+
+
+NOTES = {
+    "images/a": [],
+    "same_turned": [],
+    "bgr": ["its bands are blue, green, red"],
+    "u16": ["it holds uint16", "its band 1 has mean"],
+    "f01": ["it holds float32", "its band 1 has mean"],
+    "5m": ["its pixels are 5 m wide"],
+    "turned5m": ["its pixels are 5 m wide"],
+}
+
+
+@pytest.mark.parametrize("name", NOTES)
+def test_a_map_of_other_images_says_what_differs(learnt, tmp_path, name):
+    from rsssl_nb.mapping.models import open_model
+    from rsssl_nb.mapping.segment import segment
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        segment(
+            open_model(learnt / "seg"), learnt / f"{name}.tif", tmp_path / "map.tif", size=64, device="cpu"
+        )
+    said = [str(w.message) for w in said if f"{name}.tif: " in str(w.message)]
+    assert len(said) == len(NOTES[name]), said
+    assert all(any(note in text for text in said) for note in NOTES[name]), said
+
+
+def test_a_map_remembers_how_its_labels_were_written(learnt, tmp_path):
+    from rsssl_nb.mapping.models import open_model
+    from rsssl_nb.mapping.segment import segment
+
+    model = open_model(learnt / "seg")
+    assert model.coding == dict(values=[1, 2, 3], ignore_index=0)
+    segment(model, learnt / "images/a.tif", tmp_path / "map.tif", size=64, device="cpu")
+    with rasterio.open(tmp_path / "map.tif") as file:
+        assert json.loads(file.tags()["LABEL_CODING"]) == model.coding
+    found = score_rasters(tmp_path / "map.tif", learnt / "labels/a.tif")
+    assert found["pixels"] == 128 * 128 and found["oa"] > 0
+
+
+@pytest.mark.parametrize("offset", [-0.1, -0.05, 0.0])
+def test_scale_and_offset_tags_are_honoured(tmp_path, offset):
+    from rsssl_nb.data.passport import like_training, raster_passport
+    from rsssl_nb.data.pool import Pool
+
+    r = paint(land(), top=3000, dtype="uint16")
+    paths = []
+    for name, o in (("old", 0.0), ("new", offset)):
+        paths.append(put(tmp_path / f"{name}.tif", r + np.uint16(round(-o * 1e4))))
+        with rasterio.open(paths[-1], "r+") as file:
+            file.scales, file.offsets = [1e-4] * 3, [o] * 3
+    old, new = map(open_raster, paths)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        (alike,) = like_training([new], dict(images=raster_passport(old)))
+        pool = Pool(paths, size=64)
+    assert len(said) == 2 * (offset != 0)
+    assert np.allclose(alike.read(0, 0, 128, 128), r, atol=0.01)
+    assert np.allclose(*(raster.read(0, 0, 64, 64) for raster in pool.rasters), atol=0.01)
+
+
+def test_scale_tags_on_one_side_are_named(tmp_path):
+    from rsssl_nb.data.passport import like_training, raster_passport
+
+    r = paint(land(), top=3000, dtype="uint16")
+    plain, tagged = open_raster(put(tmp_path / "a.tif", r)), put(tmp_path / "b.tif", r)
+    with rasterio.open(tagged, "r+") as file:
+        file.scales, file.offsets = [1e-4] * 3, [-0.1] * 3
+    with pytest.warns(UserWarning, match="taken as they are"):
+        (found,) = like_training([open_raster(tagged)], dict(images=raster_passport(plain)))
+    assert np.array_equal(found.read(0, 0, 128, 128), r)
+
+
+# --- F: more in the file than is read
+
+
+def test_pages_of_a_file_are_named(tmp_path):
+    put(tmp_path / "a.tif", land())
+    with pytest.warns(UserWarning, match="has 3 pages") as said:
+        put_pages(tmp_path / "a.tif", 3)
+        open_raster(tmp_path / "a.tif")
+    assert "gdalbuildvrt" in str(said[0].message)
+    assert "has 3 pages" in run("check", tmp_path)
+
+
+def put_pages(path, n):
+    import rasterio.shutil
+
+    for i in range(n):
+        extra = dict(append_subdataset="YES") if i else {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            one = put(path.with_name("one.tiff"), land(i), crs=None, transform=None)
+            rasterio.shutil.copy(one, path, driver="GTiff", **extra)
+            one.unlink()
+
+
+def test_colours_of_a_palette_picture_are_read_and_its_labels_are_numbers(tmp_path):
+    y = land()
+    path = put(tmp_path / "a.tif", y)
+    with rasterio.open(path, "r+") as file:
+        file.write_colormap(1, {i: (*COLOURS[i].astype(int).tolist(), 255) for i in range(3)})
+    raster = open_raster(path)
+    assert raster.bands == 3 and raster.band_names == ("red", "green", "blue")
+    assert np.array_equal(raster.read(0, 0, 128, 128), COLOURS[y].transpose(2, 0, 1))
+    assert np.array_equal(read_labels(path, Classes(NAMES)), y)
+    assert open_raster(a_map(tmp_path / "map.tif", y)).bands == 1
+
+
+@pytest.mark.parametrize("turn", [3, 6, 8])
+def test_a_turned_photograph_is_named(tmp_path, turn):
+    from PIL import Image
+
+    picture = Image.fromarray(paint(land()).transpose(1, 2, 0))
+    exif = picture.getexif()
+    exif[274] = turn
+    picture.save(tmp_path / "a.jpg", exif=exif)
+    with pytest.warns(UserWarning, match=f"EXIF orientation {turn}"):
+        open_raster(tmp_path / "a.jpg")
+
+
+def test_ground_control_points_go_into_the_map(learnt, tmp_path):
+    from rasterio.control import GroundControlPoint as Point
+
+    from rsssl_nb.mapping.models import open_model
+    from rsssl_nb.mapping.segment import segment
+
+    path = put(tmp_path / "a.tif", paint(land(5)), crs=None, transform=None, names=("red", "green", "blue"))
+    points = [
+        Point(r, c, 500000 + c / 2, 5200000 - r / 2) for r, c in ((0, 0), (0, 128), (128, 0), (128, 128))
+    ]
+    with rasterio.open(path, "r+") as file:
+        file.gcps = points, rasterio.crs.CRS.from_epsg(32633)
+    with pytest.warns(UserWarning, match="4 ground control points"):
+        segment(open_model(learnt / "seg"), path, tmp_path / "map.tif", size=64, device="cpu")
+    with rasterio.open(tmp_path / "map.tif") as file:
+        found, crs = file.gcps
+    assert [(p.row, p.col, p.x, p.y) for p in found] == [(p.row, p.col, p.x, p.y) for p in points]
+    assert crs.to_epsg() == 32633
+
+
+# --- I: metres of a map
+
+
+@pytest.mark.parametrize("degrees, metres", [(0, 2.0), (45, 1.418), (60, 1.004), (-60, 1.004)])
+def test_metres_are_metres_on_the_ground(tmp_path, degrees, metres):
+    from rsssl_nb.data.raster import pixel_metres
+    from rsssl_nb.data.shapes import length_in_pixels
+
+    y = 6378137 * np.log(np.tan(np.pi / 4 + np.radians(degrees) / 2))
+    where = rasterio.transform.from_origin(2000000, y, 2, 2)
+    raster = open_raster(put(tmp_path / "tile.tif", paint(land()), crs="EPSG:3857", transform=where))
+    assert np.allclose(pixel_metres(raster), metres, rtol=0.005)
+    assert np.allclose(length_in_pixels("200m", raster), 200 / metres, rtol=0.005)
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:25832", "EPSG:2154"])
+def test_metres_of_a_national_grid_are_taken_at_their_word(tmp_path, crs):
+    from rsssl_nb.data.raster import pixel_metres
+
+    where = rasterio.transform.from_origin(700000, 6600000 if crs == "EPSG:2154" else 5200000, 0.5, 0.5)
+    assert pixel_metres(open_raster(put(tmp_path / "a.tif", paint(land()), crs=crs, transform=where))) == (
+        0.5,
+        0.5,
+    )

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['SUFFIXES', 'CURES', 'DRIVERS', 'PROJ_CURE', 'OPEN', 'png_is_complete', 'driver_of', 'is_remote', 'refuse_remote',
            'find_rasters', 'allow_no_georeference', 'clear_last_error', 'proj_is_foreign', 'explained', 'open_handle',
-           'rasterize_polygons', 'reproject_polygon', 'parse_crs', 'horizontal_crs', 'same_crs', 'crs_name']
+           'rasterize_polygons', 'reproject_polygon', 'to_degrees', 'unread_parts', 'parse_crs', 'horizontal_crs',
+           'same_crs', 'crs_name']
 
 # %% ../../nbs/library/data/gdal.ipynb #50a62fe0
 import os
@@ -237,6 +238,38 @@ def reproject_polygon(geometry: dict, source: str, target: str) -> dict:
         from rasterio.warp import transform_geom
 
         return transform_geom(source, target, geometry)
+
+
+def to_degrees(crs: str, xs: tuple, ys: tuple) -> tuple:
+    "Longitudes and latitudes (WGS 84) of points given by their coordinates in a CRS."
+    with explained("a place", "read"):
+        from rasterio.warp import transform
+
+        return transform(crs, "EPSG:4326", list(xs), list(ys))
+
+
+def unread_parts(file, path: str | os.PathLike) -> list[str]:
+    "A sentence for each thing that an open file holds and that is not read: pages, a turn, control points."
+    found = []
+    pages = [name for name in file.subdatasets if name.startswith("GTIFF_DIR:")]
+    if len(pages) > 1:
+        found.append(
+            f"{path}: the file has {len(pages)} pages and the first is read; if they are bands, join them: "
+            f"gdalbuildvrt -separate x.vrt {pages[0]} {pages[1]} ..., then gdal_translate x.vrt stack.tif"
+        )
+    turn = str(file.tags().get("EXIF_Orientation") or file.tags(ns="EXIF").get("EXIF_Orientation") or "1")
+    if turn.strip() not in ("1", "0"):
+        found.append(
+            f"{path}: the camera says that the picture is turned (EXIF orientation {turn}); it is read as "
+            "stored, and so must its labels be"
+        )
+    points = file.gcps[0]
+    if points and file.transform.is_identity:
+        found.append(
+            f"{path}: the picture is placed by {len(points)} ground control points; its pixels are used as "
+            "they lie, and a map carries the points on"
+        )
+    return found
 
 
 def parse_crs(crs):

@@ -303,7 +303,7 @@ def read_labels(
     both names or the share; up to the share `tolerate` they are 255, with a warning.
     """
     is_file = isinstance(source, (str, os.PathLike))
-    raster = open_raster(source, alpha="mask") if is_file else open_array(source)
+    raster = open_raster(source, alpha="mask", labels=True) if is_file else open_array(source)
     if like is not None:
         check_grid(raster, like)
     if raster.bands not in (1, 3):

@@ -24,6 +24,7 @@ from rsssl_nb.data.coverage import (
     some_window_fits,
 )
 from .gdal import find_rasters
+from .passport import in_one_unit
 from .raster import Raster, open_raster
 from .statistics import band_statistics
 from ..errors import InputError
@@ -262,14 +263,17 @@ class Pool:
         return error
 
     def _open(self, sources, alpha):
-        "Rasters of the sources; one warning for all bands that are only tagged alpha."
+        "Rasters of the sources; one warning for all files of which the same is to be said."
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             rasters = self.open_usable(sources, lambda source: open_raster(source, alpha))
-        if said:
-            more = f"; so in {len(said)} files" if len(said) > 1 else ""
-            warnings.warn(f"{said[0].message}{more}", stacklevel=3)
-        return rasters
+        kinds: dict = {}
+        for warning in said:
+            kinds.setdefault(str(warning.message).split(": ", 1)[-1][:40], []).append(warning)
+        for alike in kinds.values():
+            more = f"; so in {len(alike)} files" if len(alike) > 1 else ""
+            warnings.warn(f"{alike[0].message}{more}", stacklevel=3)
+        return in_one_unit(rasters)
 
     def __repr__(self):
         skipped = (

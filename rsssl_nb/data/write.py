@@ -103,12 +103,13 @@ def raster_writer(
     names: Sequence | None = None,
     coding: dict | None = None,
     written: str = "raster",
+    gcps: tuple = (),
 ) -> Iterator[Callable]:
     """A GeoTIFF written piece by piece: yields `write(array (C, h, w) or (h, w), x0=0, y0=0)`.
 
     It appears under its name only when the block ends well. `colors` is a palette for one uint8 band,
-    `classes` its names; a `crs` of None stays none; `written` is what the file says it is (page `files`).
-    InputError when it cannot be written.
+    `classes` its names; a `crs` of None stays none; `written` is what the file says it is (page `files`);
+    `gcps` (points, their CRS) place a picture without transform. InputError when it cannot be written.
     """
     path = Path(path)
     dtype = np.dtype(dtype).name
@@ -133,6 +134,8 @@ def raster_writer(
                 transform=None if transform is None else rasterio.Affine(*transform),
                 **tiff_profile(bands, dtype, nodata, colors is not None),
             )
+            if gcps:
+                file.gcps = gcps
             write_tags(file, colors, classes, names, coding)
             file.update_tags(TIFFTAG_SOFTWARE=mark(written))
         try:

@@ -133,7 +133,7 @@ def score_rasters(predicted: str | Path, labels: str | Path, classes=None) -> di
     {oa, kappa, miou, f1, iou: {name: value}, confusion, pixels, ignored}: `confusion` is a list of rows;
     `pixels` were judged, `ignored` were not. InputError for another size, CRS or unknown values.
     """
-    image = open_raster(predicted)
+    image = open_raster(predicted, labels=True)
     if image.bands != 1:
         raise InputError(f"{predicted} has {image.bands} bands: a label map has one")
     own, theirs = score_classes(predicted, labels, classes)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from ..data.gdal import explained
+from ..data.passport import like_training
 from ..data.raster import Raster, open_raster
 from ..data.statistics import normalise
 from ..encoders import Encoder
@@ -30,6 +31,7 @@ from ..training.folder import checkpoints, read_checkpoint, read_config
 from ..training.record import progress_bar
 from ..views.geometry import corners, transform_points, view_affine
 from ..views.pairs import two_views
+from ..weights import load_weights
 
 # %% ../../nbs/library/mapping/boxes.ipynb #e7c295b9
 def guided_method(run: str | Path) -> tuple[GraSS | Combined, Config]:
@@ -48,6 +50,8 @@ def guided_method(run: str | Path) -> tuple[GraSS | Combined, Config]:
     if not isinstance(getattr(method, "crop", None), GuidedCrop):
         raise InputError(f"{run} is a run of {config.method}, which chooses no boxes: give a run of grass")
     method.load_state_dict(read_checkpoint(found[-1])["method"])
+    weights = Path(run) / "encoder.safetensors"
+    method.encoder.meta = load_weights(weights)[1] if weights.is_file() else {}
     return method.eval(), config
 
 
@@ -137,6 +141,8 @@ def draw_boxes(
     """
     raster = open_raster(source)
     check_windows(raster, method.encoder.bands, size, batch)
+    known = getattr(method.encoder, "meta", None)
+    (raster,) = like_training([raster], known, *((mean, std) if known else (None, None)))
     if out:
         check_output(raster, out, ".geojson", force, "boxes")
     head = f'{{"type": "FeatureCollection", "written": "{mark("boxes")}", '

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..data.passport import like_training
 from ..data.raster import Raster, open_raster
 from ..data.statistics import normalise
 from ..errors import InputError
@@ -123,6 +124,8 @@ def embed(
     """
     raster = open_raster(source)
     check_windows(raster, encoder.bands, size, batch)
+    known = getattr(encoder, "meta", None)
+    (raster,) = like_training([raster], known, *((mean, std) if known else (None, None)))
     if out:
         check_output(raster, out, force=force)
     about = dict(weights=weights_digest(encoder), mean=np.ravel(mean).tolist(), std=np.ravel(std).tolist())

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..data.passport import like_training
 from ..data.raster import open_raster
 from ..errors import InputError
 from .models import ForeignModel
@@ -87,6 +88,11 @@ def segment(
     classes = getattr(model, "classes", None)
     colors = getattr(model, "colors", None) or None
     check_windows(raster, model.mean.numel(), size, batch)
+    known = getattr(model, "meta", None)  # of a file; a network built in memory has none
+    if isinstance(model, ForeignModel):
+        known = dict(band_names=list(model.passport.bands))
+    if known is not None:
+        (raster,) = like_training([raster], known, model.mean.cpu(), model.std.cpu())
     for path in filter(None, (out, probabilities)):
         check_output(raster, path, force=force)
     outputs = [

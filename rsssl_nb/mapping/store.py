@@ -189,6 +189,7 @@ def assemble(folder: Path, raster: Raster, outputs: list[OutputFile], size: int)
             crs,
             transform,
             255,
+            gcps=raster.gcps,
             **output.metadata,
             written="map",
         ) as write:
@@ -294,6 +295,8 @@ def write_map(
         overlap=overlap,
         batch=batch,
         planes=planes,
+        nodata=str(raster.nodata),
+        rescale=raster.rescale,
         **about,
     )
     about = json.loads(json.dumps(about))  # as it will be read back: lists for tuples

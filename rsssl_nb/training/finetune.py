@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..data.passport import like_training, raster_passport
 from ..data.statistics import image_statistics, normalise
 from ..encoders import Encoder, Segmenter
 from ..errors import InputError
@@ -185,7 +186,7 @@ class Finetuning:
 def segmenter_meta(model: Segmenter, config: TuneConfig, meta: dict) -> dict:
     "The record beside a segmenter's weights: architecture, classes, normalisation. No time, no path."
     return dict(
-        {k: meta.get(k) for k in ("band_names", "pixel_size")},
+        {k: meta.get(k) for k in ("band_names", "pixel_size", "images")},
         commit=meta.get("commit") or code_version(),
         kind="segmenter",
         encoder=config.encoder,
@@ -221,6 +222,7 @@ def load_segmenter(run: Path | str) -> tuple[Segmenter, dict]:
     load_into(model, state)
     model.classes, model.colors, model.size = meta["classes"], meta["colors"], meta["size"]
     model.coding = {name: meta[name] for name in ("values", "ignore_index", "ignored") if name in meta}
+    model.meta = meta
     return model.eval(), meta
 
 
@@ -337,6 +339,9 @@ def finetune(
         channels_last = kept.channels_last
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         start, meta = start_encoder(run, bands, seed, encoder, width, stride)
+        for group in [pairs] if validation.pairs is pairs else [pairs, validation.pairs]:
+            alike = like_training([r for r, _ in group], meta, meta.get("mean"), meta.get("std"))
+            group[:] = [(raster, labels) for raster, (_, labels) in zip(alike, group)]
         torch.manual_seed(seed)
         model = build_segmenter(start, meta, pairs, windows, size, found, mode)
         shape |= {name: meta[name] for name in ("encoder", "width", "stride")}
@@ -359,7 +364,7 @@ def finetune(
             )
         )
         task = Finetuning(config, CropSet(pairs, windows, size, seed), validation)
-        task.meta = meta
+        task.meta = meta | dict(images=raster_passport(pairs[0][0]))
         if class_weight:
             task.weights = class_weights(pairs, windows, size, len(found.names))
         board = folder if tensorboard else None

@@ -65,7 +65,7 @@ class LabelRaster:
 
     def __init__(self, source, classes: Classes, like: Raster | None = None):
         is_file = isinstance(source, (str, os.PathLike))
-        self.raster = open_raster(source, alpha="mask") if is_file else open_array(source)
+        self.raster = open_raster(source, alpha="mask", labels=True) if is_file else open_array(source)
         self.height, self.width = self.raster.height, self.raster.width
         self.codes, self.values = np.array([0]), np.array([255], np.uint8)  # set below
         self.colours = np.zeros(0, np.int64)  # of a palette, where they name the classes

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from ..data.passport import pixel_size, raster_passport
 from ..data.pool import Pool
 from ..data.statistics import normalise
 from ..encoders import Encoder
@@ -108,10 +109,10 @@ def encoder_meta(config: Config, pool: Pool | None = None) -> dict:
     """
     first = pool.rasters[0] if pool else None
     names = list(getattr(first, "band_names", None) or [])
-    place = getattr(first, "transform", None)
     origin = dict(init=config.init) if config.init else {}
     return origin | dict(
-        pixel_size=[abs(place[0]), abs(place[4])] if place and first.crs else None,
+        pixel_size=pixel_size(first) if first else None,
+        images=raster_passport(first) if first else None,
         commit=code_version(),
         kind="encoder",
         encoder=config.encoder,
@@ -144,6 +145,7 @@ def load_encoder(source: Path | str) -> tuple[Encoder, dict]:
         )
     encoder = Encoder(meta["encoder"], meta["bands"], meta["width"], meta["stride"])
     load_into(encoder, state)
+    encoder.meta = meta
     return encoder, meta
 
 # %% ../../nbs/library/training/pretrain.ipynb #0000002b

@@ -167,9 +167,9 @@ def tensors_digest(state):
 
 
 def file_digest(path):
-    """The sha256 of a weights file, less the commit that its record names."""
+    """The sha256 of a weights file, less the commit and the images that its record names."""
     state, meta = load_weights(path)
-    meta = {k: v for k, v in meta.items() if k != "commit"}
+    meta = {k: v for k, v in meta.items() if k not in ("commit", "images")}
     return tensors_digest(state) + " " + hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
 
 
