@@ -545,3 +545,30 @@ def test_several_images_are_mapped_into_a_folder(job, tmp_path):
         "map", job / "seg", *many, tmp_path / "maps", "--probabilities", tmp_path / "p.tif", says="one IN"
     )
     assert images[0].read_bytes() == before and not (tmp_path / "twice").exists()
+
+
+def test_info_lists_the_weights_that_come_with_the_package():
+    listed = good("info")
+    assert "shipped:glcnet-20" in listed and "method simclr" in listed
+    assert "width" in good("info", "shipped:simclr-20")
+    refused("info", "shipped:nothing", says="choose")
+
+
+def test_a_forecast_on_a_gpu_names_no_hour():
+    from rsssl_nb.cli.training import notes_on
+    from rsssl_nb.training.config import Config
+
+    long = Config(length=5000)
+    assert any("more than an hour" in note for note in notes_on(long, 2.0, "cpu"))
+    assert not list(notes_on(long, 2.0, "cuda"))
+
+
+def test_workers_are_auto_or_a_number(job, tmp_path):
+    refused("pretrain", job / "image/s1.tif", "--out", tmp_path / "x", "--workers", "many", says="use auto")
+
+
+def test_the_match_of_starting_weights_is_told(job, tmp_path):
+    images, labels = job / "image", job / "labels"
+    command = ["finetune", job / "pre", "--images", images, "--labels", labels, "--fraction", "1"]
+    said = good(*command, "--out", tmp_path / "seg", "--steps", "1", "--batch", "2", "--size", "64")
+    assert "starts from" in said and "encoder.safetensors: resnet18, " in said

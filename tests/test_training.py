@@ -583,3 +583,66 @@ def test_what_a_killed_writer_left_is_swept_away(tmp_path):
     assert pretrain(SCENE, out=tmp_path / "run", resume="auto", **SMALL).complete and not list(
         tmp_path.rglob(".*.part*")
     )
+
+
+def test_readers_that_live_over_epochs_give_the_same_bits(image):
+    four = {**SMALL, "epochs": 3}
+    assert equal(weights(pretrain(image, workers=1, **four)), weights(pretrain(image, **four)))
+
+
+def test_workers_are_chosen_for_the_device_and_the_job(monkeypatch):
+    from rsssl_nb.training import engine
+
+    monkeypatch.setattr(engine.os, "sched_getaffinity", lambda _: set(range(12)), raising=False)
+    assert engine.resolve_workers("auto", "cpu", 10**6) == 0
+    assert engine.resolve_workers("auto", "cuda", 100) == 0
+    assert engine.resolve_workers("auto", "cuda:0", 10**6) == 11
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert engine.resolve_workers("auto", "cuda", 10**6) == 2
+    assert engine.resolve_workers(3, "cpu", 10) == 3
+    with pytest.raises(ValueError, match="workers -1 .* or auto"):
+        engine.resolve_workers(-1, "cpu", 10)
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4"),
+        ("ACCELERATE_MIXED_PRECISION", "bf16"),
+        ("ACCELERATE_DYNAMO_BACKEND", "INDUCTOR"),
+    ],
+)
+def test_the_environment_does_not_change_a_recorded_setting(monkeypatch, name, value):
+    from rsssl_nb.training.engine import start_engine
+
+    monkeypatch.setenv(name, value)
+    with pytest.warns(UserWarning, match=f"{name}={value} is passed over"):
+        engine = start_engine("cpu", "no", 2)
+    assert engine.gradient_accumulation_steps == 2
+    assert engine.mixed_precision == "no"
+    assert engine.state.dynamo_plugin.backend.value == "NO"
+    assert os.environ[name] == value
+
+
+def test_another_number_of_threads_on_resume_is_said(tmp_path):
+    def stop(row):
+        if row["step"] == 1:
+            (tmp_path / "run/stop").touch()
+
+    pretrain(SCENE, out=tmp_path / "run", tell=stop, **SMALL)
+    path = checkpoints(tmp_path / "run")[-1]
+    kept = torch.load(path, weights_only=True)
+    assert kept["threads"] == torch.get_num_threads()
+    torch.save({**kept, "threads": 99}, path)
+    with pytest.warns(UserWarning, match="trained with 99 threads .* OMP_NUM_THREADS=99"):
+        pretrain(SCENE, out=tmp_path / "run", resume="auto", **SMALL)
+
+
+def test_a_fine_tuning_killed_at_its_config_is_begun_again(tmp_path):
+    from rsssl_nb.training.finetune import refuse_taken
+
+    (tmp_path / ".config.json.part77").touch()
+    refuse_taken(tmp_path, "auto")
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(InputError, match="notes.txt"):
+        refuse_taken(tmp_path, "auto")

@@ -106,6 +106,7 @@ def save_checkpoint(folder: Path | str, step: int, config, method: nn.Module, op
         step=step,
         method=method.state_dict(),
         optimiser=optimiser.state_dict(),
+        threads=torch.get_num_threads(),  # sums are rounded by their number
         **more,
     )
     write_aside(Path(folder) / "checkpoint" / f"step-{step:08d}.pt", lambda p: torch.save(kept, p))
