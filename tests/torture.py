@@ -1,11 +1,11 @@
-"""Kill a pretraining run at random moments, resume it, and compare its last weights with those of a run left
-alone.
+"""Kill a run of pretraining or fine-tuning at random moments, resume it, and compare its last weights with
+those of a run left alone.
 
-    python tests/torture.py [--kills 100] [--methods simclr grass ...] [--log results/torture.json]
+    python tests/torture.py [--kills 100] [--methods simclr finetune ...] [--log results/torture.json]
 
 Children are forked off one warm parent and killed with SIGKILL: every second one at a random moment of its
 life, the others while a file is being written.
-Exit code 1 when one weight of one run differs.
+Exit code 1 when one weight of one run differs. Rows of other methods stay in the log.
 """
 
 import argparse
@@ -24,10 +24,26 @@ import torch
 from rsssl_nb.data.scenes import make_scene
 from rsssl_nb.data.write import write_scene
 from rsssl_nb.methods.registry import METHODS
+from rsssl_nb.training.finetune import finetune
 from rsssl_nb.training.folder import code_version, finished
 from rsssl_nb.training.pretrain import pretrain
 
+TUNING = dict(fraction=1.0, steps=30, batch=4, size=32, width=4, device="cpu", progress=False, save_every=3)
 SMALL = dict(epochs=5, batch=8, samples=32, size=32, width=8, device="cpu", progress=False, save_every=3)
+
+
+def train(image, folder, method, **more):
+    "A short run of a method's pretraining on an image, or of `finetune` on it and the labels beside it."
+    if method == "finetune":
+        finetune("random", image, image.with_name("labels.tif"), folder, **{**TUNING, **more})
+    else:
+        pretrain(image, method, folder, **{**SMALL, **more})
+
+
+def weights(folder):
+    "The bytes of the weights that a finished run leaves."
+    kinds = ("encoder", "segmenter")
+    return next(p for k in kinds if (p := folder / f"{k}.safetensors").exists()).read_bytes()
 
 
 def child(image, folder, method):
@@ -39,7 +55,7 @@ def child(image, folder, method):
         return pid
     code = 1
     try:
-        pretrain(image, method, folder, resume="auto", **SMALL)
+        train(image, folder, method, resume="auto")
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -78,7 +94,7 @@ def torture(method, image, folder, kills, rng):
     "One method killed `kills` times over as many runs as that takes: a row of counts."
     began = time.time()
     os.waitpid(child(image, folder / "whole", method), 0)
-    lasts, whole = time.time() - began, (folder / "whole/encoder.safetensors").read_bytes()
+    lasts, whole = time.time() - began, weights(folder / "whole")
     killed = writing = runs = same = 0
     while killed < kills:
         run, runs = folder / f"run{runs}", runs + 1
@@ -89,7 +105,7 @@ def torture(method, image, folder, kills, rng):
             elif wait_to_kill(child(image, run, method), run, rng.random() * lasts, aim):
                 killed += 1
                 writing += aim
-        same += (run / "encoder.safetensors").read_bytes() == whole
+        same += weights(run) == whole
     return dict(
         method=method,
         kills=killed,
@@ -108,8 +124,8 @@ def main():
     parser.add_argument(
         "--methods",
         nargs="+",
-        default=["simclr", "glcnet", "false", "grass", "ssccl", "mocov2"],
-        choices=list(METHODS),
+        default=["simclr", "glcnet", "false", "grass", "ssccl", "mocov2", "finetune"],
+        choices=[*METHODS, "finetune"],
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log", type=Path)
@@ -120,8 +136,9 @@ def main():
     with tempfile.TemporaryDirectory() as tmp:
         image, _ = write_scene(make_scene(128, seed=1), Path(tmp, "scene"))
         for method in a.methods:
-            pretrain(
-                image, method, **{**SMALL, "epochs": 1, "save_every": None}
+            short = dict(steps=3) if method == "finetune" else dict(epochs=1)
+            train(
+                image, None, method, save_every=None, **short
             )  # the parent warms up: children import nothing
         for method in a.methods:
             rows.append(
@@ -139,7 +156,10 @@ def main():
             )
             if a.log:
                 a.log.parent.mkdir(exist_ok=True)
-                a.log.write_text("[\n" + ",\n".join(json.dumps(r) for r in rows) + "\n]\n")
+                known = json.loads(a.log.read_text()) if a.log.exists() else []
+                others = [r for r in known if r["method"] not in {r["method"] for r in rows}]
+                lines = ",\n".join(json.dumps(r) for r in others + rows)
+                a.log.write_text(f"[\n{lines}\n]\n")
     return int(any(r["identical"] < r["runs"] for r in rows))
 
 
