@@ -363,7 +363,8 @@ def seconds_a_step(task: Task, learner: nn.Module, engine, tries: int = 2) -> fl
 def reopen(task: Task, folder: Path, learner: nn.Module, kept: dict | None) -> None:
     """The weights of a finished run in `learner`, as its file holds them.
 
-    A damaged file is written again, with a warning, from the last step's checkpoint `kept`; InputError without one.
+    A damaged file is written again, with a warning, from the last step's checkpoint `kept`; InputError
+    without one.
     """
     try:
         task.reopen(folder, learner)

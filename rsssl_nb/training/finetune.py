@@ -28,6 +28,7 @@ from rsssl_nb.training.engine import (
     pick_device,
     resolve_layout,
     resolve_precision,
+    resolve_workers,
     run_task,
     start_engine,
 )
@@ -267,7 +268,7 @@ def finetune(
     accumulate: int = TuneConfig.accumulate,
     channels_last: bool | None = None,
     compile: bool = TuneConfig.compile,
-    workers: int = 0,
+    workers: int | str = "auto",
     processes: int | None = None,
     save_every: int | None = None,
     resume: str | None = None,
@@ -288,7 +289,8 @@ def finetune(
     `encoder_lr` is the encoder's learning rate as a factor of `lr`; `batchnorm` "keep" leaves the encoder's
     statistics as they are. `val_images`, `val_labels` choose the step that is kept; without them a fifth of
     the ground is held out, from twenty windows upward. `class_weight`, `smoothing`, `dice` change the loss.
-    `resume`, `precision`, `accumulate`, `processes`, `save_every`, `tell`, `tensorboard` as in `pretrain`;
+    `resume`, `workers`, `precision`, `accumulate`, `processes`, `save_every`, `tell`, `tensorboard` as in
+    `pretrain`;
     `announce(config, seconds)` hears the config and the seconds of a step before the first one.
     InputError or ValueError with file, value and cure, before anything is written.
     """
@@ -303,10 +305,10 @@ def finetune(
         ("epochs", epochs, 1),
         ("batch", batch, 1),
         ("size", size, 8),
-        ("workers", workers, 0),
     ):
         if value is not None and value < low:
             raise ValueError(f"{name} {value} is too small: use {low} or more")
+    resolve_workers(workers, "cpu", 0)
     shape = dict(encoder=encoder, width=width, stride=stride, mode=mode, batch=batch, lr=lr)
     shape |= dict(encoder_lr=encoder_lr, size=size, seed=seed, batchnorm=batchnorm, accumulate=accumulate)
     shape |= dict(class_weight=class_weight, smoothing=smoothing, dice=dice, compile=compile)

@@ -28,6 +28,7 @@ from rsssl_nb.training.engine import (
     pick_device,
     resolve_layout,
     resolve_precision,
+    resolve_workers,
     run_task,
     share_of,
     start_engine,
@@ -216,7 +217,7 @@ def pretrain(
     optimizer: str = Config.optimizer,
     warmup: float = Config.warmup,
     options: dict | None = None,
-    workers: int = 0,
+    workers: int | str = "auto",
     device: str = "auto",
     max_nodata: float = 0.5,
     alpha: str = "auto",
@@ -244,14 +245,14 @@ def pretrain(
     layout, a run folder, or "shipped:NAME"; its bands are adapted, its trunk must match in full, and the
     images' own statistics normalise. `lr` is the highest learning rate, `warmup` a share of the run,
     `options` the method's own. `resume`: None, "auto" or "must"; what was left open is then the run's own.
-    `precision` auto, no, bf16 or fp16; `batch` counts the images of all `processes`, times `accumulate` to
+    `workers` processes read windows (auto: none on a processor). `precision` auto, no, bf16 or fp16; `batch`
+    counts the images of all `processes`, times `accumulate` to
     one update. `save_every` steps to a checkpoint (default an epoch). `probe(encoder)` gives a number for the
     log after each epoch (page `training/finetune` makes a kNN probe); `tensorboard` also writes event files
     under `out`; `announce(config, seconds)` hears the config and the seconds of a step before the first one.
     InputError or ValueError with file, value and cure, before anything is written.
     """
-    if workers < 0:
-        raise ValueError(f"workers {workers} is not a number of processes: use 0 or more")
+    resolve_workers(workers, "cpu", 0)
     if samples is not None and samples < 1:
         raise ValueError(f"samples {samples} is no number of windows: use 1 or more")
     if steps is not None and epochs is not None:
