@@ -114,7 +114,7 @@ def compare_rankings(curve: np.ndarray, random: np.ndarray) -> list[dict]:
     """A ranking beside random labelling: a row {difference, low, high, miou, random} for each budget.
 
     Both: tables (seeds, budgets, windows, K, K) of the same seeds and test windows. The interval is that of
-    `evaluation/evidence`: 95 %, over seeds and test windows together.
+    `label_fractions`: 95 %, over seeds and test windows together.
     """
     rows = []
     for step in range(curve.shape[1]):
