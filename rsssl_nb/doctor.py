@@ -42,6 +42,12 @@ def examine():
     )
     yield accelerator()
     yield probe("rasters", gdal, f"{PIP} --force-reinstall rasterio")
+    yield probe(
+        "coordinates",
+        coordinates,
+        "unset PROJ_DATA, PROJ_LIB and GDAL_DATA: they name the database of another installation",
+    )
+    yield probe("figures", backend, "unset MPLBACKEND, or set it to agg")
     for name in PACKAGES:
         yield probe(name, lambda name=name: version_of(name), f"{PIP} --upgrade {name}")
     yield probe(
@@ -104,10 +110,10 @@ def accelerator():
     "The `Finding` on the GPU: none is a note, no fault; a card that torch does not see comes with its cure."
     import torch
 
-    if torch.cuda.is_available():
-        return Finding("ok", "GPU", torch.cuda.get_device_name())
-    if torch.backends.mps.is_available():
-        return Finding("ok", "GPU", "mps (Apple)")
+    device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else None
+    if device:
+        name = torch.cuda.get_device_name() if device == "cuda" else "mps (Apple)"
+        return probe("GPU", lambda: computes(device, name), "another build of torch, or --device cpu")
     if shutil.which("nvidia-smi"):
         return Finding(
             "note",
@@ -121,6 +127,32 @@ def accelerator():
         "none",
         "nothing to mend: all pages run on two cores; long training wants a machine with one",
     )
+
+
+def computes(device, name):
+    "The name of a device, after it has multiplied two matrices; ValueError for a wrong product."
+    import torch
+
+    a = torch.arange(4096.0).view(64, 64) % 7
+    if not torch.allclose((a.to(device) @ a.to(device)).cpu(), a @ a):
+        raise ValueError(f"{name} multiplies wrongly")
+    return f"{name}, and it computes"
+
+
+def backend():
+    "Matplotlib's backend, after it could be loaded."
+    pyplot = import_module("matplotlib.pyplot")
+    pyplot.close(pyplot.figure())
+    return pyplot.get_backend()
+
+
+def coordinates():
+    "That PROJ places a point: UTM's middle meridian at the equator."
+    crs = import_module("rasterio.crs").CRS.from_epsg(32633)
+    (x,), (y,) = import_module("rasterio.warp").transform(crs, "EPSG:4326", [500000], [0])
+    if abs(x - 15) > 1e-6 or abs(y) > 1e-6:
+        raise ValueError(f"EPSG:32633 is placed at {x}, {y} and not at 15, 0")
+    return "PROJ places EPSG:32633"
 
 
 def gdal():

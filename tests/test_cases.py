@@ -524,3 +524,194 @@ def test_metres_of_a_national_grid_are_taken_at_their_word(tmp_path, crs):
         0.5,
         0.5,
     )
+
+
+# --- C: known before the first step
+
+
+def test_weights_without_a_method_are_exported_and_learnt_from(tmp_path):
+    import torch
+    from torchvision.models import resnet18
+
+    torch.save(resnet18().state_dict(), tmp_path / "resnet18.pth")
+    y = land(23)
+    put(tmp_path / "images/a.tif", paint(y))
+    put(tmp_path / "labels/a.tif", y)
+    classes_file(tmp_path / "labels/classes.json")
+    run("export", tmp_path / "resnet18.pth", tmp_path / "out.safetensors")
+    data = ("--images", tmp_path / "images", "--labels", tmp_path / "labels", "--fraction", 1)
+    length = ("--steps", 1, "--batch", 1, "--size", 64, "--device", "cpu")
+    out = run("finetune", tmp_path / "out.safetensors", *data, *length, "--out", tmp_path / "seg")
+    assert "wrote" in out and (tmp_path / "seg/segmenter.safetensors").exists()
+
+
+@pytest.mark.parametrize("command", ["finetune", "pretrain", "map"])
+def test_a_disk_without_space_is_known_before_the_first_step(learnt, tmp_path, monkeypatch, command):
+    import shutil
+
+    full = shutil.disk_usage("/")._replace(free=10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    shape = ("--width", 8, "--steps", 1, "--batch", 2, "--size", 64)
+    data = ("--images", learnt / "images", "--labels", learnt / "labels", "--fraction", 1)
+    args = dict(
+        finetune=("random", *data, *shape, "--out", tmp_path / "out"),
+        pretrain=(learnt / "images", *shape, "--samples", 2, "--out", tmp_path / "out"),
+        map=(learnt / "seg", learnt / "images/a.tif", tmp_path / "out.tif"),
+    )
+    assert "MB free" in run(command, *args[command], "--device", "cpu", code=2)
+
+
+# --- E: one option for every command that reads
+
+
+def test_every_command_takes_a_nodata_value(learnt, tmp_path):
+    place = tmp_path / "images"
+    x = paint(land(5)).astype("int16")
+    x[:, :40] = -7
+    put(place / "a.tif", x, names=("red", "green", "blue"))
+    (tmp_path / "labels").mkdir()
+    put(tmp_path / "labels/a.tif", land(5))
+    classes_file(tmp_path / "labels/classes.json")
+    cpu = ("--device", "cpu", "--nodata", -7)
+    small = ("--width", 8, "--steps", 1, "--batch", 2, "--size", 32)
+    run("pretrain", place, *small, "--samples", 2, "--method", "grass", "--out", tmp_path / "pre", *cpu)
+    run("map", learnt / "seg", place / "a.tif", tmp_path / "map.tif", "--size", 64, *cpu)
+    run("embed", tmp_path / "pre", place / "a.tif", tmp_path / "pca.tif", "--size", 64, *cpu)
+    run("boxes", tmp_path / "pre", place / "a.tif", tmp_path / "boxes.geojson", "--size", 64, *cpu)
+    for name in ("map", "pca"):
+        with rasterio.open(tmp_path / f"{name}.tif") as file:
+            found = file.read(1)
+            assert (found[:40] == 255).all() and (found[40:] != 255).all()
+    from rsssl_nb.training.folder import read_config
+
+    assert min(read_config(tmp_path / "pre").mean) > 40
+    data = ("--images", place, "--labels", tmp_path / "labels", "--fraction", 1)
+    run("finetune", "random", *data, *small, "--out", tmp_path / "seg", *cpu)
+    assert "nodata           -7" in run("info", place / "a.tif", "--nodata", -7)
+    run("check", place, "--nodata", -7)
+    run(
+        "split", place / "a.tif", tmp_path / "s.geojson", "--block", "64px", "--buffer", "4px", "--nodata", -7
+    )
+    assert open_raster(place / "a.tif").nodata is None
+
+
+# --- J: each error has its own sentence
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (UnicodeEncodeError("ascii", "ü", 0, 1, "ordinal not in range(128)"), "PYTHONUTF8"),
+        (RuntimeError("InvalidCxxCompiler: No working C++ compiler found in [None]"), "install g++"),
+        (ModuleNotFoundError("No module named 'matplotlib_inline'"), "MPLBACKEND"),
+    ],
+)
+def test_a_cause_is_named_for_itself(monkeypatch, error, words):
+    from rsssl_nb.cli.shared import sentence
+
+    monkeypatch.setenv("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    assert words in sentence(error) and "free space" not in sentence(error)
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    import subprocess
+    import sys
+
+    command = f"set -o pipefail; {sys.executable} -m rsssl_nb lessons | head -1"
+    found = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert found.stderr == "" and found.returncode == 0
+
+
+def test_a_world_left_in_the_environment_is_named(learnt, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    shape = ("--width", 8, "--steps", 1, "--batch", 2, "--size", 64, "--device", "cpu")
+    out = run("pretrain", learnt / "images", *shape, "--samples", 2, "--out", tmp_path / "p", code=2)
+    assert "unset WORLD_SIZE" in out
+    out = run("map", learnt / "seg", learnt / "images/a.tif", tmp_path / "m.tif", "--device", "cpu", code=2)
+    assert "unset WORLD_SIZE" in out and not (tmp_path / "m.tif").exists()
+
+
+@pytest.mark.parametrize("name", ["labels.geojson", "labels.gpkg"])
+def test_polygons_given_as_labels_are_told_where_they_go(learnt, tmp_path, name):
+    polygons(tmp_path / name, ["water"])
+    classes_file(tmp_path / "classes.json")
+    data = ("--images", learnt / "images", "--labels", tmp_path / name, "--fraction", 1)
+    assert "dataset.toml" in run("finetune", "random", *data, "--out", tmp_path / "seg", code=2)
+
+
+def test_a_foreign_proj_is_named(learnt, tmp_path):
+    import os
+    import shutil
+    import sqlite3
+    import subprocess
+    import sys
+
+    shutil.copy(Path(rasterio.__file__).parent / "proj_data/proj.db", tmp_path / "proj.db")
+    with sqlite3.connect(tmp_path / "proj.db") as base:
+        base.execute("update metadata set value = '0' where key = 'DATABASE.LAYOUT.VERSION.MINOR'")
+    polygons(tmp_path / "p.geojson", ["water", "grass"])
+    toml = (
+        f'images = "{learnt}/images"\nlabels = "p.geojson"\n[classes]\nwater = "#1e3c8c"\ngrass = "#3c963c"\n'
+    )
+    (tmp_path / "d.toml").write_text(toml)
+    said = subprocess.run(
+        [sys.executable, "-m", "rsssl_nb", "check", tmp_path / "d.toml"],
+        env={**os.environ, "PROJ_DATA": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert said.returncode == 2 and "PROJ_DATA" in said.stdout + said.stderr, said
+    code = "from rsssl_nb.doctor import coordinates, probe; print(probe('coordinates', coordinates, 'unset'))"
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PROJ_DATA": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert told.stdout.startswith("FAULT"), told
+
+
+def test_the_doctor_looks_at_coordinates_backend_and_device():
+    from rsssl_nb.doctor import backend, computes, coordinates
+
+    assert "EPSG:32633" in coordinates() and backend()
+    assert computes("cpu", "a processor").endswith("it computes")
+
+
+# --- K: what the record says is in force
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [("GRADIENT_ACCUMULATION_STEPS", "4"), ("MIXED_PRECISION", "bf16"), ("DYNAMO_BACKEND", "EAGER")],
+)
+def test_the_environment_changes_no_recorded_setting(monkeypatch, name, value):
+    from rsssl_nb.training.engine import start_engine
+
+    monkeypatch.setenv(f"ACCELERATE_{name}", value)
+    with pytest.warns(UserWarning, match=f"ACCELERATE_{name}={value} is passed over"):
+        engine = start_engine("cpu", "no", 1)
+    assert engine.gradient_accumulation_steps == 1 and engine.mixed_precision == "no"
+    assert engine.state.dynamo_plugin.backend.value == "NO"
+
+
+# --- H: windows among the labelled ones
+
+
+def test_few_labels_in_a_large_mosaic_are_all_learnt_from(tmp_path):
+    from rsssl_nb.training.labelled import labelled_windows, open_pairs
+
+    y = np.full((512, 512), 255, np.uint8)
+    y[100:140, 200:300] = land()[:40, :100]
+    y[400:420, 400:420] = 1
+    put(tmp_path / "images/a.tif", paint(land(0, 512)))
+    put(tmp_path / "labels/a.tif", y, nodata=255)
+    classes_file(tmp_path / "labels/classes.json")
+    pairs, _ = open_pairs(tmp_path / "images", tmp_path / "labels")
+    for fraction in (0.1, 0.5, 1.0):
+        windows = labelled_windows(pairs, 64, fraction)
+        held = [(y[b : b + 64, a : a + 64] != 255).any() for _, a, b in windows]
+        assert windows and all(held)

@@ -112,7 +112,8 @@ def test_alone_nothing_changes():
 def test_another_world_is_refused(monkeypatch):
     with pytest.raises(InputError, match="--processes 2 was asked for and this job runs in 1"):
         refuse_other_world(2)
-    monkeypatch.setenv("WORLD_SIZE", "2")
+    for name, value in dict(WORLD_SIZE="2", RANK="0", MASTER_ADDR="localhost").items():
+        monkeypatch.setenv(name, value)
     assert refuse_other_world(2) == 2
     with pytest.raises(InputError, match="runs in 2"):
         refuse_other_world(1)

@@ -2,7 +2,7 @@
 
 import click
 
-from rsssl_nb.cli.shared import PATH, force, main, seed
+from rsssl_nb.cli.shared import PATH, force, main, nodata, seed
 
 
 @main.command()
@@ -21,6 +21,7 @@ def scene(out, size, force, seed):
 
 @main.command()
 @click.argument("folder", type=PATH)
+@nodata
 def check(folder):
     """List what is wrong with a FOLDER of rasters or a dataset: corrupt, empty and mismatching files, labels,
     leaks. Exit code 2 when there is anything.
@@ -57,6 +58,7 @@ def check(folder):
     help="Of train, val and test.",
 )
 @force
+@nodata
 @seed
 def split(image, out, block, buffer, shares, force, seed):
     """Divide the mosaic IMAGE into blocks for train, val and test, written to OUT (GeoJSON) for a dataset's

@@ -1,6 +1,9 @@
 "What all commands share: the group, its options, who speaks, and how an error is said."
 
 import os
+import re
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -17,13 +20,36 @@ force = click.option("--force", is_flag=True, help="Replace what stands under th
 seed = click.option("--seed", default=0, show_default=True, help="Same seed, same machine: same bits.")
 
 
-alpha = click.option(
+def assume_nodata(context, _, value):
+    "Opens the images of a command with this nodata value until it ends."
+    if value is not None:
+        from rsssl_nb.data.raster import assumed_nodata
+
+        context.with_resource(assumed_nodata(value))
+
+
+nodata = click.option(
+    "--nodata",
+    type=float,
+    metavar="VALUE",
+    callback=assume_nodata,
+    expose_value=False,
+    help="The images' value for no data, whatever they declare, as in -9999.",
+)
+
+
+tagged = click.option(
     "--alpha",
     type=click.Choice(["auto", "mask", "band"]),
     default="auto",
     show_default=True,
     help="A band tagged alpha: a mask, a data band, or decided by its values.",
 )
+
+
+def alpha(command):
+    "The options that say how images are read: --alpha and --nodata."
+    return tagged(nodata(command))
 
 
 def is_first():
@@ -50,6 +76,12 @@ def show_note(message, *_, **__):
 def sentence(error):
     "An error as one line: what is wrong, where, and what to do."
     text = one_line(error) or type(error).__name__
+    if isinstance(error, UnicodeError):
+        text = f"{text}: this shell cannot write such letters, so set PYTHONUTF8=1 or LANG=C.UTF-8"
+    if isinstance(error, ImportError) and "MPLBACKEND" in os.environ:
+        text = f"{text}: MPLBACKEND is {os.environ['MPLBACKEND']!r} and not installed here, so unset it"
+    if isinstance(error, RuntimeError) and re.search("compiler|InvalidCxxCompiler", f"{type(error)} {text}"):
+        text = f"{text[:120]}: --compile needs a C++ compiler, so install g++, or leave --compile out"
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename or ''}: {error.strerror}: check the path, its permissions and the free space"
     if isinstance(error, KeyError):
@@ -66,6 +98,15 @@ class Group(click.Group):
         warnings.showwarning = show_note
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:  # who read us has seen enough, as `| head` does
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(0)
+        except (ImportError, RuntimeError) as error:
+            if ctx.params.get("traceback") or sentence(error) == (one_line(error) or type(error).__name__):
+                raise
+            click.echo(f"Error: {sentence(error)}", err=True)
+            ctx.exit(2)
         except (ValueError, OSError, KeyError, MemoryError) as error:
             if ctx.params.get("traceback"):
                 raise

@@ -2,7 +2,7 @@
 
 import click
 
-from rsssl_nb.cli.shared import PATH, force, main
+from rsssl_nb.cli.shared import PATH, force, main, nodata
 
 
 def weights_file(path):
@@ -67,6 +67,7 @@ def export(run, out, to, resolution, force):
 
 @main.command()
 @click.argument("path", type=PATH)
+@nodata
 def info(path):
     "Say what a run folder, a weights file or a raster holds."
     if not path.exists():

@@ -174,6 +174,11 @@ def pair_labels(images: str | os.PathLike, labels: str | os.PathLike) -> list[tu
     Two single files are a pair whatever their names. Images without labels are left out. InputError
     when nothing pairs, or two files of one folder have the same stem.
     """
+    if Path(labels).suffix.lower() in (".geojson", ".json", ".gpkg"):
+        raise InputError(
+            f"{labels} holds polygons, not a raster: name it in a dataset.toml "
+            f'(labels = "{Path(labels).name}") and give that as the images'
+        )
     sides = [find_rasters(images), find_rasters(labels)]
     if len(sides[0]) == len(sides[1]) == 1 and Path(images).is_file() and Path(labels).is_file():
         return [(sides[0][0], sides[1][0])]

@@ -25,12 +25,12 @@ from ..data.gdal import explained, open_handle
 from ..data.raster import Raster
 from ..data.write import raster_writer, remove_sidecars
 from ..errors import InputError
-from ..files import refuse_to_replace, remove_parts, write_aside
+from ..files import refuse_no_space, refuse_to_replace, remove_parts, write_aside
 from .categories import write_categories
 from .stitch import map_bands
 from .tiling import band_layout, bands_of_process, plan_windows
 from ..training.folder import locked
-from ..training.processes import world
+from ..training.processes import refuse_other_world, world
 from ..training.record import progress_bar
 
 # %% ../../nbs/library/mapping/store.ipynb #7d572009
@@ -90,7 +90,7 @@ def prepare_folder(folder: Path, about: dict, resume: bool) -> None:
 @contextmanager
 def process_group() -> Iterator[tuple[int, int]]:
     "The processes that torchrun started, connected: (rank, size); (0, 1) for a process alone."
-    start = int(os.environ.get("WORLD_SIZE", 1)) > 1 and not torch.distributed.is_initialized()
+    start = refuse_other_world(None) > 1 and not torch.distributed.is_initialized()
     if start:
         torch.distributed.init_process_group("gloo", timeout=timedelta(days=30))
     try:
@@ -300,6 +300,9 @@ def write_map(
         **about,
     )
     about = json.loads(json.dumps(about))  # as it will be read back: lists for tuples
+    refuse_no_space(
+        out, planes * raster.height * raster.width / 50
+    )  # a guess at the low side: maps compress well
     with process_group() as (rank, processes), band_folder(out, about, resume) as folder:
         mine = bands_of_process(raster, size, overlap, rank, processes)
         rows, _ = band_layout(raster, size)

@@ -26,6 +26,7 @@ import torch
 from torch import nn
 
 from ..errors import InputError
+from ..files import refuse_no_space
 from ..methods.base import At, Step
 from rsssl_nb.training.folder import (
     finished,
@@ -420,6 +421,9 @@ def run_task(
                 f"OMP_NUM_THREADS={kept['threads']} keeps them",
                 stacklevel=2,
             )
+        if folder and alone:  # three checkpoints of weights and two moments each, and what is kept
+            weights = sum(v.numel() * v.element_size() for v in learner.state_dict().values())
+            refuse_no_space(folder, 11 * weights)
         if announce:
             announce(seconds_a_step(task, learner, engine) if world()[1] == 1 else None)
         with warnings.catch_warnings():

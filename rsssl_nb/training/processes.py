@@ -123,6 +123,11 @@ def refuse_other_world(processes: int | None) -> int:
     Some launchers start one process in silence.
     """
     size = int(os.environ.get("WORLD_SIZE", 1))
+    if size > 1 and not {"RANK", "MASTER_ADDR"} <= set(os.environ):
+        raise InputError(
+            f"WORLD_SIZE is {size} in this shell and no launcher started this process: unset WORLD_SIZE, or "
+            "start with torchrun"
+        )
     if processes is not None and size != processes:
         raise InputError(
             f"--processes {processes} was asked for and this job runs in {size}: start it with "
