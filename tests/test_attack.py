@@ -1,5 +1,7 @@
 "What an attack on files, folders and runs found: nothing is lost, nothing lies, every refusal is a sentence."
 
+import json
+
 import pytest
 import rasterio
 import torch
@@ -225,3 +227,89 @@ def test_a_link_where_finished_bands_are_kept_is_refused(tmp_path):
     with pytest.raises(InputError, match="is a link"):
         segment(Pixels(), SCENE, tmp_path / "map.tif", size=32, device="cpu")
     assert [p.name for p in (tmp_path / "elsewhere").iterdir()] == ["0000000.band"]
+
+
+# --- no silent garbage
+
+
+def far_out(value, share=0.002):
+    "A float scene in which a few pixels hold a value that nobody declared."
+    image = SCENE.image.astype("float32")
+    n = max(9, int(share * image[0].size))
+    rows, columns = torch.randint(128, (2, n), generator=torch.Generator().manual_seed(0)).numpy()
+    image[:, rows, columns] = value
+    return image
+
+
+@pytest.mark.parametrize("value", [-3.4028235e38, 1e35])
+def test_absurd_values_do_not_reach_an_encoder(tmp_path, value):
+    path = write_raster(tmp_path / "far.tif", far_out(value))
+    run = pretrain(path, out=tmp_path / "run", **SMALL)
+    assert max(abs(v) for v in (*run.config.mean, *run.config.std)) < 1e4
+    state, _ = load_weights(tmp_path / "run" / "encoder.safetensors")
+    assert all(v.isfinite().all() for v in state.values() if v.is_floating_point())
+
+
+def test_a_skipped_batch_does_not_move_batchnorm(monkeypatch):
+    from rsssl_nb.training import pretrain as page
+
+    spoil = page.Pretraining.batches
+
+    def batches(self, first, workers):
+        for step, (images, index) in enumerate(spoil(self, first, workers), first):
+            yield (images * 1e37 if step == 2 else images), index
+
+    plain = pretrain(SCENE, **SMALL)
+    monkeypatch.setattr(page.Pretraining, "batches", batches)
+    run = pretrain(SCENE, **SMALL)
+    assert run.log[-1]["skipped"] == 1 and run.log[1]["loss"] == plain.log[1]["loss"]
+    assert all(v.isfinite().all() for v in run.method.state_dict().values() if v.is_floating_point())
+    count = run.encoder.state_dict()
+    steps = {int(v) for k, v in count.items() if k.endswith("num_batches_tracked")}
+    fewer = {int(v) for k, v in plain.encoder.state_dict().items() if k.endswith("num_batches_tracked")}
+    assert max(steps) == max(fewer) * 3 // 4
+
+
+def test_a_rate_too_high_keeps_finite_states_and_says_what_can_be_done(tmp_path):
+    with pytest.raises(ValueError, match="lower --lr in another --out") as caught:
+        pretrain(
+            SCENE,
+            "simclr",
+            tmp_path / "run",
+            optimizer="sgd",
+            lr=1e30,
+            save_every=1,
+            **SMALL | dict(steps=40),
+        )
+    for path in checkpoints(tmp_path / "run"):
+        state = torch.load(path, weights_only=True)["method"]
+        assert all(v.isfinite().all() for v in state.values() if v.is_floating_point())
+        assert str(path) in str(caught.value) or path != checkpoints(tmp_path / "run")[-1]
+    text = (tmp_path / "run" / "log.jsonl").read_text()
+    assert "NaN" not in text and "Infinity" not in text
+    assert not (tmp_path / "run" / "encoder.safetensors").exists()
+
+
+def test_a_score_that_is_none_is_never_the_best(monkeypatch):
+    from rsssl_nb.training import finetune as page
+
+    scores = iter([float("nan"), 0.25, float("nan")] + [0.1] * 20)
+    monkeypatch.setattr(page, "window_miou", lambda *_: next(scores))
+    task = page.Finetuning.__new__(page.Finetuning)
+    task.config, task.windows, task.pairs, task.best = page.TuneConfig(length=4, look_every=1), [0], [], {}
+    engine = type("E", (), dict(autocast=lambda self: __import__("contextlib").nullcontext(), device="cpu"))()
+    for step in range(1, 5):
+        task.look(torch.nn.Linear(1, 1), step, engine)
+    assert task.best["step"] == 2 and task.best["miou"] == 0.25
+
+
+def test_a_bad_line_in_a_log_costs_only_itself(tmp_path):
+    from rsssl_nb.training.folder import keep_log
+    from rsssl_nb.training.watch import read_log
+
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 0, "loss": 1}\n{"st\n[3]\n{"step": 1, "loss": null}\n{"step": 2, "loss": 1}\n')
+    assert [row["step"] for row in read_log(tmp_path)] == [0, 1, 2]
+    rows = keep_log(tmp_path, 2)
+    assert [row["step"] for row in rows] == [0, 1] and rows[1]["loss"] != rows[1]["loss"]
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [0, 1]

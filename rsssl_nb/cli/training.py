@@ -1,6 +1,7 @@
 "The commands `pretrain` and `finetune`; options of a run come from its Config."
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -331,7 +332,7 @@ def finetune(run, images, labels, out, subset, resume, deterministic, **kw):
     if not written.exists():
         click.echo(f"{len(log)} steps; stopped when asked to; go on with --resume auto")
         return
-    scored = [row for row in log if "miou" in row]
+    scored = [row for row in log if row.get("miou") is not None and math.isfinite(row["miou"])]
     kept = "kept the last step"
     if scored:
         best = max(scored, key=lambda row: row["miou"])

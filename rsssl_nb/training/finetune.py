@@ -8,6 +8,7 @@ __all__ = ['STEPS', 'LABELLED', 'CROPS', 'start_encoder', 'build_segmenter', 'Fi
 
 # %% ../../nbs/library/training/finetune.ipynb #00000002
 import copy
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -158,7 +159,7 @@ class Finetuning:
             return {}
         with engine.autocast():
             miou = window_miou(model, self.pairs, self.windows, self.config.size, 8, engine.device)
-        if not self.best or miou > self.best["miou"]:
+        if math.isfinite(miou) and (not self.best or miou > self.best["miou"]):
             weights = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
             self.best = dict(step=done, miou=miou, weights=weights)
         return dict(miou=miou)

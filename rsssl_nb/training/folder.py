@@ -9,6 +9,7 @@ __all__ = ['VERSION', 'read_config', 'locked', 'checkpoints', 'save_checkpoint',
 # %% ../../nbs/library/training/folder.ipynb #5d92229e
 import errno
 import json
+import math
 import re
 import warnings
 from collections.abc import Iterator
@@ -152,7 +153,7 @@ def load_checkpoint(path: Path | str, config, method: nn.Module, optimiser) -> d
 
 # %% ../../nbs/library/training/folder.ipynb #2406c819
 def keep_log(folder: Path | str | None, step: int) -> list[dict]:
-    "The rows of a run's log below `step`; later rows and a half-written line are dropped from the file."
+    "The rows of a run's log below `step`; later rows and damaged lines are dropped from the file."
     path = folder and Path(folder) / "log.jsonl"
     if not path or not path.exists():
         return []
@@ -161,12 +162,14 @@ def keep_log(folder: Path | str | None, step: int) -> list[dict]:
         try:
             row = json.loads(line)
         except ValueError:
-            break
-        if row.get("step", step) >= step:
+            continue
+        if not isinstance(row, dict) or "step" not in row:
+            continue
+        if row["step"] >= step:
             break
         rows.append(row)
     write_json_lines(path, rows)
-    return rows
+    return [row | dict(loss=math.nan) if row.get("loss", 0) is None else row for row in rows]
 
 # %% ../../nbs/library/training/folder.ipynb #b40f95e4
 def start_folder(folder: Path | str, config, resume: str | None = None) -> Path | None:

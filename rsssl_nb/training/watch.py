@@ -67,7 +67,9 @@ def as_row(line: bytes | str) -> dict | None:
         row = json.loads(line)
     except ValueError:
         return None
-    return row if isinstance(row, dict) and {"step", "loss"} <= set(row) else None
+    if not isinstance(row, dict) or not {"step", "loss"} <= set(row):
+        return None
+    return row if row["loss"] is not None else row | dict(loss=math.nan)
 
 
 def read_log(run) -> list[dict]:
