@@ -237,10 +237,10 @@ def export_onnx(
         colors=list(getattr(model, "colors", None) or []),
         window=int(window),
         output=output,
-        written=mark("export"),
     )
     metadata = deepness_metadata(classes, mean, std, window, resolution=resolution)
     metadata["rsssl_nb"] = json.dumps(own, sort_keys=True)
+    metadata["written"] = mark("export")
     training = model.training
     home = next(model.parameters()).device
     wrapped = (Shares(model) if output == "probabilities" else model).cpu().eval()

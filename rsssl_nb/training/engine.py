@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SMALL_JOB', 'DEATHS', 'ENOUGH', 'pick_device', 'start_engine', 'recorded_only', 'native_bfloat16',
            'resolve_precision', 'resolve_layout', 'resolve_workers', 'share_of', 'decay_groups', 'make_optimiser',
-           'Task', 'seed_step', 'train_step', 'finite_step', 'in_a_sentence', 'train', 'seconds_a_step', 'reopen',
-           'run_task']
+           'Task', 'seed_step', 'train_step', 'batchnorm_state', 'finite_step', 'in_a_sentence', 'train',
+           'seconds_a_step', 'reopen', 'run_task']
 
 # %% ../../nbs/library/training/engine.ipynb #c8710af5
 import copy
@@ -38,7 +38,7 @@ from rsssl_nb.training.folder import (
     tidy,
 )
 from .processes import gather_rows, world
-from .record import RunRecorder, progress_bar
+from .record import RunRecorder, all_finite, progress_bar
 from .schedule import lr_factor
 
 # %% ../../nbs/library/training/engine.ipynb #6efc15d9
@@ -252,9 +252,17 @@ def train_step(task: Task, model: nn.Module, optimiser, batch, step: int, engine
     return out, at, seen
 
 
+def batchnorm_state(model: nn.Module) -> list[torch.Tensor]:
+    "The running means, variances and counts of a network's BatchNorms: what a forward pass moves."
+    kinds = nn.modules.batchnorm._BatchNorm
+    return [b for m in model.modules() if isinstance(m, kinds) for b in m.buffers(recurse=False)]
+
+
 def finite_step(task: Task, model: nn.Module, optimiser, out: Step, at: At, engine) -> float:
     "The loss as a float, after the optimiser's step; when it is not finite, the weights stay as they were."
     loss = out.loss.item()
+    if math.isfinite(loss) and not all_finite(batchnorm_state(model)):
+        loss = math.nan  # a batch so far out that its variance is infinite; the loss hides it
     if not math.isfinite(loss):
         model.zero_grad(set_to_none=True)
         return loss
@@ -315,15 +323,20 @@ def train(
     begins = True  # an update, with the next batch
     with progress_bar(config.total, first, progress and alone) as bar:
         for step, batch in enumerate(task.batches(first, workers), first):
+            moved = batchnorm_state(plain)
+            before = [v.clone() for v in moved]
             with engine.accumulate(model):
                 out, at, seen = train_step(task, model, optimiser, batch, step, engine, begins)
                 loss = finite_step(task, model, optimiser, out, at, engine)
                 begins = engine.sync_gradients or not math.isfinite(loss)
-            skipped += not math.isfinite(loss)
+            if not math.isfinite(loss):
+                skipped += 1
+                for now, then in zip(moved, before):
+                    now.copy_(then)
             if skipped >= ENOUGH:
                 raise ValueError(
                     f"the loss was not finite {skipped} times, last at step {step}: "
-                    f"lower --lr (now {config.lr}); the last checkpoint is still good"
+                    f"look for extreme values with `rsssl-nb check`, or {recorder.way_out()}"
                 )
             more = task.look(plain, step + 1, engine)
             rate = optimiser.param_groups[-1]["lr"]
@@ -440,7 +453,7 @@ def run_task(
         complete = bool(log) and log[-1]["step"] + 1 == config.total
         if complete and not math.isfinite(log[-1]["loss"]):
             raise ValueError(
-                f"the last loss is not finite: lower --lr (now {config.lr}); no weights were written"
+                f"the last loss is not finite, and no weights were written: {recorder.way_out()}"
             )
         engine.unwrap_model(model, keep_fp32_wrapper=False)
         if complete:
