@@ -20,7 +20,7 @@ from rsssl_nb.encoders import Encoder
 from rsssl_nb.files import write_json_lines
 from rsssl_nb.methods.base import At
 from rsssl_nb.methods.practice import practice_step
-from rsssl_nb.methods.registry import method_class
+from rsssl_nb.methods.registry import DEFAULTS, method_class
 from rsssl_nb.training.folder import code_version
 from rsssl_nb.weights import save_weights
 
@@ -29,7 +29,7 @@ OPTIONS = dict(
     glcnet={},
     false=dict(dim=64),
     grass=dict(dim=64),
-    ssccl=dict(dim=64, objective="infonce"),
+    ssccl=dict(dim=64, objective="infonce", head_norm=True),
 )
 ALSO = dict(grass=(0.5,))  # kept at these shares of the training too
 
@@ -83,6 +83,7 @@ def make(name: str, out: Path, epochs: int, tiles: int) -> None:
             meta = dict(
                 method=name,
                 options=OPTIONS[name],
+                defaults=DEFAULTS,
                 encoder="resnet18",
                 width=16,
                 stride=method.encoder.stride,

@@ -367,7 +367,7 @@ WORLDS = {
 }
 VIEWS = Plan()  # the same for all arms
 TABLE = ("scene", "mosaic", "dubai")
-INFONCE = dict(objective="infonce")
+INFONCE = dict(objective="infonce", head_norm=False)  # one head for all arms here
 ARMS = [
     Arm("random", "rsscn7", None, TABLE),
     Arm("simclr", "rsscn7", SimCLR, TABLE),

@@ -147,9 +147,10 @@ class SSCCL(Method):
     """SSCCL (our reading), (55.4): two views agree about the ground both show, place by place.
 
     Plus an instance branch. Faithful to the abstract of Dong et al. 2023, not a reproduction. `objective`
-    siamese (predictor and a moving average of the network) or infonce (parent: SimCLR, with `tau`); `lam`
+    infonce (parent: SimCLR, with `tau`) or siamese (predictor and a moving average of the network); `lam`
     weight of the consistency branch, `beta` of its region term; `grid` K points a side; `ema` the average's
-    momentum at the start, rising to 1; `dim`, `hidden`, `head`, `head_norm` as SimCLR. Trace: `points_a`,
+    momentum at the start, rising to 1; `dim`, `hidden`, `head`, `head_norm` (a BatchNorm in head and
+    predictor) as SimCLR. Trace: `points_a`,
     `points_b`, `ok`, `iou`, `similarity` (B, K*K), `skipped`, `za`, `zb`. ValueError for an unknown
     objective.
     """
@@ -165,7 +166,7 @@ class SSCCL(Method):
     def __init__(
         self,
         encoder: Encoder,
-        objective: str = "siamese",
+        objective: str = "infonce",
         tau: float = 0.2,
         lam: float = 1.0,
         beta: float = 0.0,
@@ -173,7 +174,7 @@ class SSCCL(Method):
         dim: int = 128,
         hidden: int | None = None,
         head: str = "mlp",
-        head_norm: bool = False,
+        head_norm: bool = True,
         ema: float = 0.99,
     ):
         super().__init__(encoder)
@@ -188,7 +189,7 @@ class SSCCL(Method):
         self.head = projection_head(encoder.dim, hidden, dim, head, head_norm)
         self.dense = dense_head(encoder.dim, hidden, dim)
         if objective == "siamese":
-            self.predict = projection_head(dim, hidden, dim)
+            self.predict = projection_head(dim, hidden, dim, norm=head_norm)
             self.predict_dense = dense_head(dim, hidden, dim)
             online = nn.ModuleDict({"encoder": encoder, "head": self.head, "dense": self.dense})
             self.target = copy.deepcopy(online).requires_grad_(False)
