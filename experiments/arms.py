@@ -62,9 +62,22 @@ def options_of(arm: str, setting: str) -> dict:
         return {}
     cls = method_class(key_of(arm))
     if setting == "paper":
-        return {"preset": "official"} if hasattr(cls, "official") else own
+        return paper_options(name, cls, own)
     takes = method_options(cls)
     return {**{k: v for k, v in HEAD.items() if k in takes}, **own}
+
+
+def paper_options(name: str, cls: type, own: dict) -> dict:
+    """Options in the papers' setting: the released preset, or the released projection head for those without.
+
+    So parent and method have one head. GraSS has the two stages of its abstract, a warm-up of one half.
+    """
+    if name.startswith("GraSS"):
+        return {"preset": "official", "warmup": 0.5}
+    if hasattr(cls, "official"):
+        return {"preset": "official"}
+    released = {"head": "official_linear", "head_norm": False}
+    return {**{k: v for k, v in released.items() if k in method_options(cls)}, **own}
 
 
 @dataclass(frozen=True)
@@ -86,7 +99,8 @@ class Setup:
 
 SMALL = Setup(width=8, px=32, batch=16, epochs=5, steps=30, tune_batch=8)
 PAPER_GLCNET = Setup("resnet50", px=224, batch=256, epochs=400, stride=16, recipe="glcnet", steps=1350)
-PAPER_OTHERS = Setup("resnet50", px=224, batch=256, epochs=200, recipe="false", steps=1300)
+PAPER_OTHERS = Setup("resnet50", stride=32, px=224, batch=256, epochs=200, recipe="false", steps=1300)
+PAPER_GRASS = replace(PAPER_OTHERS, epochs=350)
 
 
 def sizes_of(stage: str, arm: str, **given) -> Setup:
@@ -97,6 +111,7 @@ def sizes_of(stage: str, arm: str, **given) -> Setup:
         found = Setup("resnet50", px=224, batch=64)
     elif stage == "paper":
         found = PAPER_GLCNET if arm.startswith("glcnet") else PAPER_OTHERS
+        found = PAPER_GRASS if arm.startswith("grass") else found
     else:
         found = Setup()
     return replace(found, **{name: value for name, value in given.items() if value is not None})

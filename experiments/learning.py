@@ -16,6 +16,7 @@ from rsssl_nb.data.statistics import normalise
 from rsssl_nb.encoders import Encoder, Segmenter
 from rsssl_nb.evaluation.scores import scores
 from rsssl_nb.files import write_aside
+from rsssl_nb.methods.simclr import released_plans
 from rsssl_nb.training.config import Config
 from rsssl_nb.training.crops import augment, pixel_loss
 from rsssl_nb.training.engine import ENOUGH, finite_step, seed_step, train_step
@@ -83,6 +84,8 @@ def pretraining(
     if setting == "common":
         method.plans = lambda: (COMMON, COMMON)
         method.min_iou = 0.1
+    elif setting == "paper" and not arm.startswith("glcnet"):
+        method.plans = released_plans  # FALSE's and GraSS's own, so the parent's too
     elif setting.startswith("scale"):
         plan = replace(COMMON, scale=(float(setting[5:]), 1.0))
         method.plans = lambda: (plan, plan)

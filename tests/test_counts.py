@@ -38,8 +38,8 @@ METHODS = {
     "GLCNet": (GLCNet, {}),
     "GraSS, warming up": (GraSS, dict(warmup=1.0)),
     "GraSS": (GraSS, dict(warmup=0.0)),
-    "SSCCL, infonce": (SSCCL, dict(objective="infonce")),
-    "SSCCL": (SSCCL, {}),
+    "SSCCL, infonce": (SSCCL, dict(objective="infonce", head_norm=False)),
+    "SSCCL": (SSCCL, dict(objective="siamese", head_norm=False)),
 }
 
 

@@ -271,7 +271,7 @@ def test_the_false_oracle_gathers_its_classes():
         (dict(warmup=1.0, alpha=0.0, lam=0.0), SimCLR, {}),
         (dict(warmup=0.0, alpha=0.0, lam=0.0), GraSS, dict(warmup=0.0)),
         (dict(warmup=1.0, lam=0.0, gate=0.5), FALSE, dict(gate=0.5)),
-        (dict(warmup=1.0, alpha=0.0, grid=5), SSCCL, dict(objective="infonce", tau=0.5, grid=5)),
+        (dict(warmup=1.0, alpha=0.0, grid=5), SSCCL, dict(head_norm=False, tau=0.5, grid=5)),
     ],
     ids=["simclr", "grass", "false", "ssccl"],
 )

@@ -67,6 +67,7 @@ def tuned(tmp_path_factory):
         "barlowtwins",
         "vicreg",
         "swav",
+        "lejepa",
         "densecl",
         "pixpro",
         "inpainting",

@@ -17,6 +17,7 @@ from rsssl_nb.methods.false import FALSE
 from rsssl_nb.methods.glcnet import GLCNet
 from rsssl_nb.methods.grass import GraSS
 from rsssl_nb.methods.inpainting import Inpainting
+from rsssl_nb.methods.lejepa import LeJEPA
 from rsssl_nb.methods.moco import MoCo
 from rsssl_nb.methods.placebos import FALSERandom, GLCNetUnmatched, GraSSRandom, SSCCLShuffled
 from rsssl_nb.methods.redundancy import BarlowTwins, VICReg
@@ -34,7 +35,7 @@ METHODS = {
     "false": lambda e: FALSE(e, gate=0.5, gate_warmup=0.0),
     "false-fixed": lambda e: FALSE(e, gate=0.5, gate_warmup=0.0, select="official_fixed"),
     "grass": lambda e: GraSS(e, warmup=0.0),
-    "ssccl": lambda e: SSCCL(e, beta=0.5),
+    "ssccl": lambda e: SSCCL(e, objective="siamese", beta=0.5),
     "ssccl-infonce": lambda e: SSCCL(e, objective="infonce", beta=0.5),
     "mocov2": lambda e: MoCo(e, queue=40),
     "mocov2-official": lambda e: MoCo.official(e, queue=40),
@@ -43,6 +44,7 @@ METHODS = {
     "barlowtwins": BarlowTwins,
     "vicreg": VICReg,
     "swav": SwAV,
+    "lejepa": LeJEPA,
     "densecl": lambda e: DenseCL(e, queue=40),
     "pixpro": PixPro,
     "inpainting": Inpainting,

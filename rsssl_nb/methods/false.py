@@ -14,7 +14,7 @@ import torch
 
 from ..encoders import Encoder
 from .base import At, check_choice, gathered
-from .simclr import SimCLR
+from .simclr import SimCLR, released_plans
 from ..objectives.nce import check_tau, nce
 from ..objectives.similarity import cosine, negatives, partner, stack
 
@@ -198,12 +198,14 @@ class FALSE(SimCLR):
 
     @classmethod
     def official(cls, encoder: Encoder, **options: Any) -> "FALSE":
-        """FALSE-released: alpha 1, gate 0.9, no warm-up, its linear head.
+        """FALSE-released: alpha 1, gate 0.9, no warm-up, its linear head, its views.
 
         The released rule, with its sentinel and triangle.
         """
         released = {"alpha": 1.0, "gate": 0.9, "select": "official", "gate_warmup": 0.0}
-        return cls(encoder, **{**released, "head": "official_linear", **options})
+        method = cls(encoder, **{**released, "head": "official_linear", **options})
+        method.plans = released_plans
+        return method
 
     @property
     def title(self) -> str:

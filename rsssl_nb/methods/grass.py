@@ -16,7 +16,7 @@ import torch
 
 from ..encoders import Encoder
 from .base import At, Step, check_choice, gathered
-from .simclr import SimCLR
+from .simclr import SimCLR, released_plans
 from ..moved import forward
 from ..objectives.nce import nce
 from ..views.geometry import compose, corners, sample, transform_points, view_affine
@@ -71,7 +71,7 @@ def loss_maps(method: SimCLR, pair: Pair, at: At = At(), bn_twice: bool = False)
 
 # %% ../../nbs/course/08_grass.ipynb #0000002c
 def nearest_pixels(views: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-    """Views (B, C, H, W) cut along whole-pixel boxes (B, 4) and enlarged, each pixel a copy of one of the cut.
+    """Views (B, C, H, W) cut along whole-pixel boxes (B, 4) and enlarged by copying pixels of the cut.
 
     Output pixel i of n shows pixel floor(i w / n) of a cut w wide: `interpolate(mode="nearest")`.
     """
@@ -92,8 +92,8 @@ def recut(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Views (B, C, H, W) cut again along boxes (B, 4) and enlarged to their old size, and where they now lie.
 
-    A box of the whole view returns it to the bit. `where` (B, 2, 3) from view to source pixels. `mode` nearest
-    takes the pixels that `interpolate(mode="nearest")` takes, as the released code does.
+    A box of the whole view returns it to the bit. `where` (B, 2, 3) from view to source pixels. `mode`
+    nearest takes the pixels that `interpolate(mode="nearest")` takes, as the released code does.
     """
     H, W = size = views.shape[-2], views.shape[-1]
     inside = view_affine(boxes, size)
@@ -256,11 +256,13 @@ class GraSS(SimCLR):
     def official(cls, encoder: Encoder, **options: Any) -> "GraSS":
         """The released behaviour, its warm-up left to you.
 
-        Linear projector, nearest resize, bounding-box rule, slivers allowed, statistics moved twice.
+        Linear projector, SimCLR's released views, nearest resize, bounding-box rule, slivers allowed,
+        statistics moved twice.
         """
         released = {"warmup": 0.0, "head": "official_linear", "score": "box", "resize": "nearest"}
         method = cls(encoder, **{**released, "min_side": 0, "bn_twice": True, **options})
         method.title = "GraSS-released (warm-up ours)"
+        method.plans = released_plans
         return method
 
     def note(self, epochs: int) -> str:

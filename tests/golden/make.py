@@ -227,8 +227,9 @@ VARIANTS = {
     "grass/shared": ("grass", dict(which_views="shared", thresh=0.3)),
     "grass/lowers": ("grass", dict(sign=-1, score="box", resize="nearest", min_side=4)),
     "grass/twice": ("grass", dict(bn_twice=True, warmup_epochs=2)),
-    "ssccl/infonce": ("ssccl", dict(objective="infonce", beta=0.3)),
-    "ssccl/region": ("ssccl", dict(beta=0.3, grid=5, head="linear")),
+    "ssccl/infonce": ("ssccl", dict(objective="infonce", head_norm=False, beta=0.3)),
+    "ssccl/region": ("ssccl", dict(objective="siamese", head_norm=False, beta=0.3, grid=5, head="linear")),
+    "ssccl/siamese": ("ssccl", dict(objective="siamese", head_norm=False)),
     "glcnet/style": ("glcnet", dict(lam=0.9, style="mean", denominator="standard")),
     "mocov2/one_way": ("mocov2", dict(symmetric=False, queue=40)),
     "combined/open": ("combined", dict(gate=0.5, which_views="shared", grid=5)),
@@ -297,7 +298,7 @@ def methods__notes():
 
 @golden
 def methods__practice():
-    method = seeded("ssccl")
+    method = seeded("ssccl", objective="siamese", head_norm=False)
     log = practice(method, TILES, epochs=2, batch=4, size=32, seed=3)
     return {"loss": torch.tensor(log["loss"]), "bytes/state": tensors_digest(method.state_dict())}
 
