@@ -313,3 +313,24 @@ def test_a_bad_line_in_a_log_costs_only_itself(tmp_path):
     rows = keep_log(tmp_path, 2)
     assert [row["step"] for row in rows] == [0, 1] and rows[1]["loss"] != rows[1]["loss"]
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [0, 1]
+
+
+# --- a full disk in one sentence
+
+
+def test_a_disk_full_at_a_checkpoint_is_a_sentence_with_the_path(tmp_path, monkeypatch):
+    def full(*_):
+        raise RuntimeError("PytorchStreamWriter failed writing file data/3: file write failed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with pytest.raises(InputError, match="step-00000004.pt cannot be written.*--resume auto"):
+            pretrain(SCENE, out=tmp_path / "run", save_every=4, **SMALL)
+    assert pretrain(SCENE, out=tmp_path / "run", resume="auto", **SMALL).complete
+
+
+def test_an_error_without_a_file_begins_with_its_reason():
+    from rsssl_nb.cli.shared import sentence
+
+    assert sentence(OSError(28, "No space left")).startswith("No space left: ")
+    assert sentence(OSError(28, "No space left", "a.tif")).startswith("a.tif: No space left: ")

@@ -83,7 +83,8 @@ def sentence(error):
     if isinstance(error, RuntimeError) and re.search("compiler|InvalidCxxCompiler", f"{type(error)} {text}"):
         text = f"{text[:120]}: --compile needs a C++ compiler, so install g++, or leave --compile out"
     if isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename or ''}: {error.strerror}: check the path, its permissions and the free space"
+        where = f"{error.filename}: " if error.filename else ""
+        text = f"{where}{error.strerror}: check the path, its permissions and the free space"
     if isinstance(error, KeyError):
         text = f"{text} is missing from the file: it was not written by rsssl-nb"
     return text

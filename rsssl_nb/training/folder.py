@@ -110,7 +110,14 @@ def save_checkpoint(folder: Path | str, step: int, config, method: nn.Module, op
         threads=torch.get_num_threads(),  # sums are rounded by their number
         **more,
     )
-    write_aside(Path(folder) / "checkpoint" / f"step-{step:08d}.pt", lambda p: torch.save(kept, p))
+    path = Path(folder) / "checkpoint" / f"step-{step:08d}.pt"
+    try:
+        write_aside(path, lambda aside: torch.save(kept, aside))
+    except RuntimeError as error:  # torch's own, of a full disk
+        raise InputError(
+            f"{path} cannot be written ({' '.join(str(error).split())[:80]}): free space on its disk, then go "
+            "on with --resume auto"
+        ) from error
     for old in checkpoints(folder)[:-2]:
         old.unlink(missing_ok=True)
 
