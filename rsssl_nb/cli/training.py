@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from functools import partial
 from pathlib import Path
 
 import click
@@ -30,6 +31,16 @@ def declared(config, skip=()):
     return add
 
 
+def count_or_auto(_, option, text):
+    "`auto`, or a whole number."
+    if text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is no number of processes: use auto, 0, 1, 2, ...") from None
+
+
 def training(command):
     "The options that pretraining and fine-tuning share beside their Config's."
     for option in (
@@ -40,7 +51,14 @@ def training(command):
             help="Length of the run in steps; --epochs is another way to say it.",
         ),
         click.option("--epochs", type=int, metavar="N", help="Length of the run in passes over its windows."),
-        click.option("--workers", default=0, show_default=True, help="Processes that read windows."),
+        click.option(
+            "--workers",
+            default="auto",
+            show_default=True,
+            metavar="auto|N",
+            callback=count_or_auto,
+            help="Processes that read windows. auto: none, but beside a GPU the cores less one.",
+        ),
         click.option(
             "--precision",
             type=click.Choice(["auto", "no", "bf16", "fp16"]),
@@ -78,17 +96,25 @@ def training(command):
     return command
 
 
-def announce(config, seconds):
-    "Steps, epochs and a forecast of minutes, before the first step; a Note where the length is unfit."
+def announce(config, seconds, device="cpu", start=None):
+    """Steps, epochs and a forecast of minutes, before the first step; a Note where the length is unfit.
+
+    `start`: the weights that the run starts from, whose match is told.
+    """
     if not is_first():
         return
+    if start is not None:
+        from rsssl_nb.weights import load, weights_path
+
+        path = weights_path(start)
+        click.echo(f"starts from {path}: {load(path)}")
     length = f"{config.total} steps, {config.total / config.steps:.3g} epochs"
     windows = f"of {config.samples} windows, {config.images} a step, precision {config.precision}"
     forecast = f"; about {config.total * seconds / 60:.3g} minutes here" if seconds else ""
     click.echo(f"{length} {windows}{forecast}")
     if isinstance(config, TuneConfig):
         click.echo(f"{config.windows} windows hold labels to learn from; kept: {config.validation}")
-    for note in notes_on(config, seconds):
+    for note in notes_on(config, seconds, device):
         click.echo(f"Note: {note}", err=True)
 
 
@@ -104,7 +130,7 @@ def usual_rate(config):
     return 1e-3 * (update / 64) ** 0.5 if config.optimizer == "adamw" else 0.05 * update / 256
 
 
-def notes_on(config, seconds):
+def notes_on(config, seconds, device="cpu"):
     "What is wrong with the length of a run, each with its cure."
     tuning = isinstance(config, TuneConfig)
     few = 100 if tuning else 200
@@ -118,7 +144,7 @@ def notes_on(config, seconds):
             f"a learning rate of {config.lr:g} is far from what {update} images an update usually have with "
             f"{config.optimizer}: try --lr {usual:.2g}, or another --batch"
         )
-    if seconds and config.total * seconds > HOUR:
+    if seconds and device == "cpu" and config.total * seconds > HOUR:
         steps = max(1, int(HOUR / seconds))
         smaller = (
             "" if config.width <= 16 else f", or --width 16 ({(config.width / 16) ** 2:.0f} times less work)"
@@ -208,6 +234,7 @@ def pretrain(
     """
     from rsssl_nb.encoders import Encoder
     from rsssl_nb.methods.registry import make_method
+    from rsssl_nb.training.engine import pick_device
     from rsssl_nb.training.pretrain import pretrain
     from rsssl_nb.training.processes import refuse_other_world
 
@@ -240,7 +267,7 @@ def pretrain(
         processes=processes,
         probe=probe,
         init=init,
-        announce=announce,
+        announce=partial(announce, device=pick_device(kw["device"]), start=init),
         **kw,
     )
     if not is_first():
@@ -315,6 +342,7 @@ def finetune(run, images, labels, out, subset, resume, deterministic, **kw):
     On several GPUs:
       torchrun --standalone --nproc_per_node 8 -m rsssl_nb finetune RUN ... --out SEG --processes 8
     """
+    from rsssl_nb.training.engine import pick_device
     from rsssl_nb.training.finetune import finetune
 
     resume, out = resume_mode(resume, out)
@@ -324,7 +352,8 @@ def finetune(run, images, labels, out, subset, resume, deterministic, **kw):
         be_deterministic()
     if labels is None:
         images, labels, kw["classes"] = training_labels(images)
-    kw = dict(kw, subset=subset, resume=resume, announce=announce)
+    told = partial(announce, device=pick_device(kw["device"]), start=None if run == "random" else run)
+    kw = dict(kw, subset=subset, resume=resume, announce=told)
     _, log = finetune(run, images, labels, out, **kw)
     if not is_first():
         return

@@ -1,5 +1,7 @@
 "The commands `export` and `info`: what a file holds, and its weights for another library."
 
+from pathlib import Path
+
 import click
 
 from rsssl_nb.cli.shared import PATH, force, main, nodata
@@ -65,11 +67,32 @@ def export(run, out, to, resolution, force):
     click.echo(f"wrote {export(run, out, to=to, force=force)}")
 
 
+def shipped_rows():
+    "The checkpoints that come with the package: (name to give, what made it)."
+    from rsssl_nb.weights import shipped
+
+    for name, meta in shipped().items():
+        made = ", ".join(f"{k} {meta[k]}" for k in ("method", "encoder", "width", "bands") if k in meta)
+        yield f"shipped:{name}", made
+
+
 @main.command()
-@click.argument("path", type=PATH)
+@click.argument("path", required=False, metavar="[FILE|RUN|shipped:NAME]")
 @nodata
 def info(path):
-    "Say what a run folder, a weights file or a raster holds."
+    """Say what a run folder, a weights file or a raster holds.
+
+    Without one, list the weights that come with the package.
+    """
+    if path is None:
+        for name, made in shipped_rows():
+            click.echo(f"{name:24} {made}")
+        return
+    if path.startswith("shipped:"):
+        from rsssl_nb.weights import weights_path
+
+        path = weights_path(path)
+    path = Path(path)
     if not path.exists():
         raise ValueError(f"{path} does not exist: give a run folder, a weights file or a raster")
     for name, value in describe(path):
