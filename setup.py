@@ -11,7 +11,7 @@ here = Path(__file__).parent
 parser = ConfigParser(delimiters=["="], interpolation=None)
 parser.read(here / "settings.ini", encoding="utf-8")
 cfg = parser["DEFAULT"]
-extras = {n: cfg[f"{n}_requirements"].split() for n in "lab data interop bench docs dev".split()}
+extras = {n: cfg[f"{n}_requirements"].split() for n in "lab data interop onnx polygons bench docs dev".split()}
 
 
 class BuildWithLessons(build_py):

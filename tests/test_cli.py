@@ -428,7 +428,7 @@ def test_a_run_that_ends_in_nan_is_no_success(job, tmp_path):
         "sgd",
         "--set",
         "head=linear",
-        says="not finite",
+        says="no longer finite",
     )
     assert not (tmp_path / "wild/encoder.safetensors").exists()
 

@@ -140,7 +140,7 @@ def test_views_are_made_without_a_loop_over_samples():
         images = torch.randn(n, 4, 64, 64, generator=torch.Generator().manual_seed(n))
         with Watch() as seen[n]:
             two_views(images, 64)
-    assert sum(seen[8].ops.values()) == sum(seen[32].ops.values()) < 700
+    assert sum(seen[8].ops.values()) == sum(seen[32].ops.values()) < 1000
     assert to_host(seen[32]) == 2  # which samples are blurred: asked of the CPU's draws, once a view
 
 
