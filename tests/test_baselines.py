@@ -157,7 +157,8 @@ def test_a_resumed_queue_is_the_same_queue():
 
 
 def test_byol_is_the_siamese_parent_of_ssccl():
-    parent, child = build(BYOL, head_norm=False, dim=32), build(SSCCL, objective="siamese", head_norm=False, lam=0.0, dim=32)
+    parent = build(BYOL, head_norm=False, dim=32)
+    child = build(SSCCL, objective="siamese", head_norm=False, lam=0.0, dim=32)
     for part in ("encoder", "head", "predict"):
         getattr(child, part).load_state_dict(getattr(parent, part).state_dict())
     child.target.encoder.load_state_dict(parent.encoder.state_dict())

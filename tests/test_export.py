@@ -2,6 +2,7 @@
 more, nothing less.
 """
 
+import re
 import shutil
 import subprocess
 import sys
@@ -48,3 +49,11 @@ def test_pages_are_clean(tmp_path):
         [Path(sys.executable).parent / "nbdev_clean"], cwd=tmp_path, check=True, capture_output=True
     )
     assert [p.name for p, text in before.items() if p.read_text() != text] == [], "run nbdev_clean"
+
+
+def test_lines_of_modules_are_at_most_110_wide():
+    for path in sorted((ROOT / "rsssl_nb").rglob("*.py")):
+        if path.name == "_modidx.py":
+            continue
+        text = re.sub(r"^__all__ = \[.*?\]", "", path.read_text(encoding="utf-8"), flags=re.M | re.S)
+        assert [line for line in text.splitlines() if len(line) > 110] == [], path

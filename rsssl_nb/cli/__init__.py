@@ -3,7 +3,8 @@
 A failure that a user can mend ends in one sentence on stderr and exit code 2; `--traceback` shows its origin.
 """
 
-from rsssl_nb.cli import data, judging, lessons, mapping, training, weights  # noqa: F401, each adds its commands
+# Each module adds its commands.
+from rsssl_nb.cli import data, judging, lessons, mapping, training, weights  # noqa: F401
 from rsssl_nb.cli.shared import main
 
 __all__ = ["main"]

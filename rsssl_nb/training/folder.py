@@ -115,7 +115,8 @@ def save_checkpoint(folder: Path | str, step: int, config, method: nn.Module, op
         write_aside(path, lambda aside: torch.save(kept, aside))
     except RuntimeError as error:  # torch's own, of a full disk
         raise InputError(
-            f"{path} cannot be written ({' '.join(str(error).split())[:80]}): free space on its disk, then go "
+            f"{path} cannot be written ({' '.join(str(error).split())[:80]}): free space on its disk, then "
+            "go "
             "on with --resume auto"
         ) from error
     for old in checkpoints(folder)[:-2]:

@@ -47,8 +47,8 @@ class Plan:
     """How a view is drawn.
 
     Crop areas from `scale` (shares of the image), `ratio` width over height, probability `flips` of a mirror,
-    quarter `turns` or none, and the `colour` changes, or None. `flips` may be three probabilities, of a mirror
-    left-right, of one up-down, and of both; `turns` four, of 0, 90, 180 and 270 degrees.
+    quarter `turns` or none, and the `colour` changes, or None. `flips` may be three probabilities, of a
+    mirror left-right, of one up-down, and of both; `turns` four, of 0, 90, 180 and 270 degrees.
     """
 
     scale: tuple[float, float] = (0.2, 1.0)
