@@ -11,7 +11,8 @@ here = Path(__file__).parent
 parser = ConfigParser(delimiters=["="], interpolation=None)
 parser.read(here / "settings.ini", encoding="utf-8")
 cfg = parser["DEFAULT"]
-extras = {n: cfg[f"{n}_requirements"].split() for n in "lab data interop onnx polygons bench docs dev".split()}
+NAMES = "lab data interop onnx polygons bench docs dev".split()
+extras = {name: cfg[f"{name}_requirements"].split() for name in NAMES}
 
 
 class BuildWithLessons(build_py):
