@@ -313,7 +313,7 @@ def test_a_batch_of_another_world_is_refused(monkeypatch):
 
 
 def test_divergence_is_counted_and_stopped():
-    with pytest.raises(ValueError, match="not finite 10 times"):
+    with pytest.raises(ValueError, match="no longer finite|not finite 10 times"):
         pretrain(
             SCENE, options=dict(head="linear"), **{**SMALL, "epochs": 40, "lr": 1e30, "optimizer": "sgd"}
         )
