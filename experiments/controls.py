@@ -30,6 +30,7 @@ from rsssl_nb.methods.placebos import (
 from rsssl_nb.methods.simclr import SimCLR
 from rsssl_nb.methods.ssccl import SSCCL, OverlapBranch
 from rsssl_nb.objectives.similarity import negatives
+from rsssl_nb.views.appearance import Colour
 from rsssl_nb.views.pairs import Plan
 
 PROTOCOL = 1
@@ -365,7 +366,10 @@ WORLDS = {
     "object": World(object_pool, 96, 1000),
     "arrangement": World(arrangement_pool, 64, 1000, min_iou=0.1),
 }
-VIEWS = Plan()  # the same for all arms
+LIGHT = Colour(0.8, 0.8, 0.8, p=0.8, grey=0.2, blur=0.5, gain=0.2, offset=0.2)
+VIEWS = Plan(
+    scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3), flips=0.5, turns=True, colour=LIGHT
+)  # the same for all arms
 TABLE = ("scene", "mosaic", "dubai")
 INFONCE = dict(objective="infonce", head_norm=False)  # one head for all arms here
 ARMS = [
