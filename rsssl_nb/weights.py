@@ -28,8 +28,7 @@ from .files import mark, refuse_to_replace, write_aside
 def save_weights(path, state, meta):
     """A safetensors file of a state dict and one sorted-JSON record `meta`, written aside and renamed.
 
-    Tensors are stored contiguous, on the CPU. OSError when the place cannot be written; then nothing is left
-    behind.
+    Tensors are stored contiguous, on the CPU. OSError when it cannot be written; nothing is left behind then.
     """
     from safetensors.torch import save
 
@@ -130,9 +129,7 @@ def _tensors(found, prefix=""):
 
 # %% ../nbs/library/weights.ipynb #0000000c
 class Match(NamedTuple):
-    """What became of a load: names `matched`, `missing` in the file, `unexpected` in the file, and
-    `mismatched` in shape.
-    """
+    "What became of a load: names `matched`, `missing` or `unexpected` in the file, `mismatched` in shape."
 
     matched: list
     missing: list
@@ -306,9 +303,7 @@ PASSPORT = ("band_names", "mean", "std", "pixel_size", "method", "commit")
 
 
 class Loaded(NamedTuple):
-    """A file that was loaded: the `encoder`, the `match`, the file's `meta`, the `prefix` its network had,
-    and the names left `aside`.
-    """
+    "A loaded file: `encoder`, `match`, the file's `meta`, its network's `prefix`, and names left `aside`."
 
     encoder: Encoder
     match: Match
