@@ -98,7 +98,7 @@ dashboard: $(STAMP)
 
 refresh: $(STAMP)
 	@OMP_NUM_THREADS=1 python tests/pages.py --refresh $(PAGES)
-	@nbdev_clean --fname nbs
+	@nbdev-clean --fname nbs
 
 evidence-small: $(STAMP)
 	@echo "== every method and placebo on embedded scenes, small rows in runs/evidence/small"

@@ -1,4 +1,4 @@
-"Reads settings.ini, the one place for name, version and requirements (nbdev 2's layout)."
+"Reads settings.ini, the one place for name, version and requirements ."
 
 import shutil
 from configparser import ConfigParser

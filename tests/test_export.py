@@ -26,7 +26,7 @@ def generated(folder):
 
 
 def test_export_is_in_sync(tmp_path):
-    for name in ("settings.ini", "setup.py", "README.md"):
+    for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, tmp_path)
     shutil.copytree(ROOT / "nbs", tmp_path / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     (tmp_path / "rsssl_nb").mkdir()
@@ -34,21 +34,25 @@ def test_export_is_in_sync(tmp_path):
         shutil.copy(ROOT / "rsssl_nb" / name, tmp_path / "rsssl_nb")
     shutil.copytree(ROOT / "rsssl_nb/cli", tmp_path / "rsssl_nb/cli")
     subprocess.run(
-        [Path(sys.executable).parent / "nbdev_export"], cwd=tmp_path, check=True, capture_output=True
+        [Path(sys.executable).parent / "nbdev-export"], cwd=tmp_path, check=True, capture_output=True
     )
+    # nbdev 3 lists modules with docstrings of more than three lines in the package's docstring and llms.txt
+    assert not (tmp_path / "nbs/llms.txt").exists(), "a module's docstring is longer than three lines"
+    init = "rsssl_nb/__init__.py"
+    assert (tmp_path / init).read_text(encoding="utf-8") == (ROOT / init).read_text(encoding="utf-8")
     fresh, here = generated(tmp_path / "rsssl_nb"), generated(ROOT / "rsssl_nb")
     assert set(fresh) == set(here), f"left over or missing: {set(fresh) ^ set(here)}"
-    assert [n for n in fresh if fresh[n] != here[n]] == [], "differs from its page: run nbdev_export"
+    assert [n for n in fresh if fresh[n] != here[n]] == [], "differs from its page: run nbdev-export"
 
 
 def test_pages_are_clean(tmp_path):
     shutil.copytree(ROOT / "nbs", tmp_path / "nbs", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-    shutil.copy(ROOT / "settings.ini", tmp_path)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
     before = {p: p.read_text() for p in (tmp_path / "nbs").rglob("*.ipynb")}
     subprocess.run(
-        [Path(sys.executable).parent / "nbdev_clean"], cwd=tmp_path, check=True, capture_output=True
+        [Path(sys.executable).parent / "nbdev-clean"], cwd=tmp_path, check=True, capture_output=True
     )
-    assert [p.name for p, text in before.items() if p.read_text() != text] == [], "run nbdev_clean"
+    assert [p.name for p, text in before.items() if p.read_text() != text] == [], "run nbdev-clean"
 
 
 def test_lines_of_modules_are_at_most_110_wide():

@@ -210,7 +210,7 @@ def test_half_of_the_pages_are_under_150_kb():
 
 
 def test_cleaning_keeps_what_colab_and_the_stamp_need():
-    from execnb.nbio import dict2nb
+    from fastcore.nbio import dict2nb
     from nbdev.clean import clean_nb
     from nbdev.config import get_config
 
@@ -218,7 +218,7 @@ def test_cleaning_keeps_what_colab_and_the_stamp_need():
         json.loads(PAGES[0].read_text())
         | {"metadata": {"accelerator": "GPU", "colab": {"provenance": []}, "rsssl": {"stamp": "x"}, "odd": 1}}
     )
-    clean_nb(nb, allowed_metadata_keys=get_config().allowed_metadata_keys.split())
+    clean_nb(nb, allowed_metadata_keys=get_config().allowed_metadata_keys)
     assert {"accelerator", "colab", "rsssl"} <= set(nb.metadata) and "odd" not in nb.metadata
 
 
