@@ -1,4 +1,4 @@
-"Reads settings.ini, the one place for name, version and requirements ."
+"Reads settings.ini, the one place for name, version and requirements."
 
 import shutil
 from configparser import ConfigParser
