@@ -1,13 +1,14 @@
-"""Memory and time of maps by three networks that others built, on a sparse raster of 20 000 x 20 000 pixels.
+"""Memory and time of maps by three networks that others built, on a sparse raster of 20 480 x 20 480 pixels.
 
-    python benchmarks/foreign_maps.py            all three, one process each, one JSON line a network
-    python benchmarks/foreign_maps.py timm 5120  one network, another side
+    python benchmarks/foreign_maps.py --out results/foreign_maps.json   all three, one process each
+    python benchmarks/foreign_maps.py --network timm --side 5120        one network, another side
 
 A sixteenth of the raster is written, in sixteen squares; the rest is nodata. Weights are random.
 "Beside the network" is the highest resident memory of the process, less what it held after the network had
 seen one window.
 """
 
+import argparse
 import json
 import resource
 import subprocess
@@ -125,9 +126,24 @@ def measure(name, side=SIDE):
     )
 
 
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--network", choices=list(NETWORKS), help="measure this one only, here")
+    parser.add_argument("--side", type=int, default=SIDE, help="pixels")
+    parser.add_argument("--out", type=Path, help="a JSON file for the rows")
+    asked = parser.parse_args()
+    if asked.network:
+        print(json.dumps(measure(asked.network, asked.side)), flush=True)
+        return
+    rows = []
+    for network in NETWORKS:
+        command = [sys.executable, __file__, "--network", network, "--side", str(asked.side)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        rows.append(json.loads(done.stdout.splitlines()[-1]))
+        print(rows[-1], flush=True)
+    if asked.out:
+        asked.out.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
+
+
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        print(json.dumps(measure(sys.argv[1], *map(int, sys.argv[2:]))), flush=True)
-    else:
-        for network in NETWORKS:
-            subprocess.run([sys.executable, __file__, network], check=True)
+    main()

@@ -2,7 +2,10 @@
 
 import ctypes
 import json
+import os
 import struct
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -74,25 +77,50 @@ def test_away_from_seams_a_network_of_small_context_equals_one_pass():
     assert (found == whole)[scene.valid][8:-8].mean() > 0.97
 
 
-def test_networks_of_other_libraries_map():
-    scene, models = make_scene(160, seed=2), {}
+def networks_of_other_libraries(bands=4, classes=6):
+    "DeepLabV3, a U-Net and an encoder with a linear head, as three libraries build them; weights are random."
     vision = pytest.importorskip("torchvision.models.segmentation")
-    torch.manual_seed(0)
-    lraspp = vision.lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=6)
-    lraspp.backbone["0"][0] = nn.Conv2d(4, 16, 3, 2, 1, bias=False)
-    models["torchvision"] = lraspp
     smp = pytest.importorskip("segmentation_models_pytorch")
-    models["smp"] = smp.Unet(
-        "resnet18", encoder_weights=None, in_channels=4, classes=6, decoder_channels=(64, 32, 16, 8, 8)
-    )
     timm = pytest.importorskip("timm")
-    features = timm.create_model("mobilenetv3_small_050", features_only=True, in_chans=4, out_indices=(2,))
-    models["timm"] = nn.Sequential(features, Linear(features.feature_info.channels()[0]))
-    for model in models.values():
-        foreign = ForeignModel(model, PASSPORT)
-        foreign.check_window(64)
-        found = segment(foreign, scene, size=64, device="cpu")
-        assert (found == plain_loop(foreign, scene, 64)).mean() > 0.999
+    torch.manual_seed(0)
+    deeplab = vision.deeplabv3_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=classes)
+    deeplab.backbone["0"][0] = nn.Conv2d(bands, 16, 3, 2, 1, bias=False)
+    shape = dict(encoder_depth=3, decoder_channels=(32, 16, 8), in_channels=bands, classes=classes)
+    unet = smp.Unet("resnet18", encoder_weights=None, **shape)
+    features = timm.create_model("resnet18", features_only=True, in_chans=bands, out_indices=(2,))
+    linear = nn.Sequential(features, Linear(features.feature_info.channels()[0]))
+    return dict(torchvision=deeplab, smp=unet, timm=linear)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("library", ["torchvision", "smp", "timm"])
+def test_networks_of_other_libraries_map(library):
+    scene = make_scene(160, seed=2)
+    foreign = ForeignModel(networks_of_other_libraries()[library], PASSPORT)
+    foreign.check_window(64)
+    found = segment(foreign, scene, size=64, device="cpu")
+    assert (found == plain_loop(foreign, scene, 64)).mean() > 0.999
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("library", ["smp", "timm"])
+def test_away_from_seams_other_libraries_equal_one_pass_over_the_whole_image(library):
+    """Pixels that one window shows lie a quarter of it, 80 pixels, or more from its edges: farther than these
+    networks look. DeepLabV3 pools the whole window, and has no such place.
+    """
+    size, side = 320, 560
+    scene = make_scene(side, seed=3)
+    foreign = ForeignModel(networks_of_other_libraries()[library], PASSPORT)
+    found = segment(foreign, scene, size=size, device="cpu")
+    image = torch.as_tensor(open_raster(scene).read(0, 0, side, side))[None]
+    with torch.no_grad():
+        whole = predictor(foreign)(image).argmax(1)[0].numpy()
+    shown = np.zeros((side, side), int)
+    for x, y in plan_windows(open_raster(scene), size, 0.25).tolist():
+        shown[y : y + size, x : x + size] += 1
+    once = (shown == 1) & scene.valid
+    assert once.mean() > 0.3 and len(np.unique(found[once])) > 1
+    assert (found == whole)[once].mean() > 0.9999
 
 
 class Linear(nn.Module):
@@ -201,6 +229,40 @@ def test_files_that_run_code_are_refused_and_not_opened(tmp_path):
     assert not (tmp_path / "ran").exists()
     with pytest.raises(InputError, match="does not exist"):
         open_model(tmp_path / "none.pt")
+
+
+# ---------------------------------------------------------------- several processes
+
+JOB = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_foreign import PASSPORT, Strided
+from rsssl_nb.mapping.models import ForeignModel
+from rsssl_nb.mapping.segment import segment
+segment(ForeignModel(Strided(), PASSPORT), sys.argv[2], sys.argv[3], size=64, device="cpu")
+"""
+STARTS = dict(
+    torchrun=("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
+    accelerate=("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"),
+)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("start", STARTS)
+def test_a_foreign_network_in_two_processes_gives_the_bytes_of_one(tmp_path, start):
+    image, _ = write_scene(make_scene(330, seed=4), tmp_path)
+    (tmp_path / "job.py").write_text(JOB)
+    command = [sys.executable, *STARTS[start], tmp_path / "job.py", Path(__file__).parent, image]
+    done = subprocess.run(
+        [*map(str, command), str(tmp_path / "two.tif")],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    segment(ForeignModel(Strided(), PASSPORT), image, tmp_path / "one.tif", size=64, device="cpu")
+    assert (tmp_path / "two.tif").read_bytes() == (tmp_path / "one.tif").read_bytes()
 
 
 # ---------------------------------------------------------------- eight orientations
@@ -336,6 +398,35 @@ def test_an_exported_run_maps_as_the_run(exported):
     assert (found == segment(model, scene, size=128, device="cpu")).mean() > 0.9999
 
 
+@pytest.mark.long
+def test_onnx_of_a_fine_tuned_run_says_the_same_of_a_real_tile(tmp_path, imagery):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    from rsssl_nb.data.statistics import normalise
+    from rsssl_nb.mapping.onnx import OnnxNetwork, export_onnx
+    from rsssl_nb.training.finetune import finetune, load_segmenter
+
+    dubai = imagery / "dubai"
+    seen = [sorted((dubai / f"val/{kind}").iterdir())[:2] for kind in ("images", "labels")]
+    options = dict(width=8, size=128, steps=40, batch=8, fraction=1.0, precision="no", device="cpu")
+    finetune("random", *seen, tmp_path / "run", classes=dubai / "classes.json", progress=False, **options)
+    model, _ = load_segmenter(tmp_path / "run")
+    logits = export_onnx(tmp_path / "run", tmp_path / "l.onnx", output="logits")
+    tile = sorted((dubai / "test/images").iterdir())[0]
+    raster = open_raster(tile)
+    for height, width in ((raster.height, raster.width), (256, 256), (131, 203)):
+        image = normalise(torch.as_tensor(raster.read(0, 0, width, height))[None], model.mean, model.std)
+        with torch.no_grad():
+            ours, theirs = model(image), OnnxNetwork(logits)(image)
+        assert (ours - theirs).abs().max() <= 1e-4
+        assert (ours.argmax(1) == theirs.argmax(1)).float().mean() >= 0.9999
+    shares = export_onnx(tmp_path / "run", tmp_path / "p.onnx")
+    mapped = segment(model, tile, size=128, device="cpu")
+    assert len(np.unique(mapped)) > 1
+    for path in (logits, shares):
+        assert (segment(open_model(path), tile, size=128, device="cpu") == mapped).mean() >= 0.9999
+
+
 def test_a_json_beside_and_options_win_over_the_file(exported, tmp_path):
     path = tmp_path / "net.onnx"
     path.write_bytes(exported[1].read_bytes())
@@ -431,6 +522,14 @@ def rings_of(shape):
     return rings
 
 
+def gdal_judges(path):
+    "What GDAL itself measures of the polygons: {class: (area, whether all are valid)}."
+    pyogrio = pytest.importorskip("pyogrio")
+    asked = "SELECT class, SUM(ST_Area(geom)), MIN(ST_IsValid(geom)) FROM classes GROUP BY class"
+    columns = pyogrio.raw.read(path, sql=asked, sql_dialect="SQLITE")[3]
+    return {int(k): (float(area), bool(valid)) for k, area, valid in zip(*columns)}
+
+
 @pytest.mark.parametrize("transform", [(0.5, 0, 412000, 0, -0.5, 5650000), (0.3, 0.4, 1e5, 0.4, -0.3, 4e6)])
 def test_polygons_cover_the_classes_exactly(tmp_path, transform):
     pytest.importorskip("pyogrio")
@@ -464,8 +563,33 @@ def test_polygons_cover_the_classes_exactly(tmp_path, transform):
         steps = np.diff(np.vstack([ring, ring[1]]), axis=0)
         turns = steps[:-1, 0] * steps[1:, 1] - steps[:-1, 1] * steps[1:, 0]
         assert (np.abs(turns) > 1e-9).all()
-    shapely = pytest.importorskip("shapely")
-    assert all(shapely.from_wkb(shape).is_valid for shape in shapes)
+    judged = gdal_judges(tmp_path / "m.gpkg")
+    assert sorted(judged) == np.unique(labels[labels != 255]).tolist()
+    for k, (area, valid) in judged.items():
+        assert valid and area == pytest.approx((labels == k).sum() * pixel)
+
+
+def test_polygons_of_noise_touch_at_corners_and_stay_valid(tmp_path):
+    pytest.importorskip("pyogrio")
+    from rsssl_nb.mapping.polygons import write_polygons
+
+    labels = np.random.default_rng(1).integers(0, 3, (90, 70)).astype(np.uint8)
+    path = write_raster(tmp_path / "m.tif", labels, "EPSG:32633", (0.5, 0, 412000, 0, -0.5, 5650000), 255)
+    judged = gdal_judges(write_polygons(path, tmp_path / "m.gpkg"))
+    assert judged == {k: (pytest.approx((labels == k).sum() / 4), True) for k in range(3)}
+
+
+@pytest.mark.long
+def test_polygons_of_a_real_map(tmp_path, imagery):
+    pytest.importorskip("pyogrio")
+    from rsssl_nb.mapping.polygons import write_polygons
+
+    tile = sorted((imagery / "dubai/test/labels").glob("*.png"))[0]
+    labels = np.nan_to_num(open_raster(tile).read(0, 0, 509, 500)[0], nan=255).astype(np.uint8)
+    path = write_raster(tmp_path / "m.tif", labels, "EPSG:32640", (0.5, 0, 33e4, 0, -0.5, 278e4), 255)
+    judged = gdal_judges(write_polygons(path, tmp_path / "m.gpkg"))
+    found = {k: int((labels == k).sum()) for k in np.unique(labels[labels != 255]).tolist()}
+    assert len(found) > 2 and judged == {k: (pytest.approx(n / 4), True) for k, n in found.items()}
 
 
 def test_least_area_empty_maps_and_other_files(tmp_path):

@@ -160,7 +160,8 @@ def open_pairs(images, labels, classes=None, alpha: str = "auto") -> tuple[list,
         both = pair_labels(images, labels)
     else:
         images, labels = (v if isinstance(v, (list, tuple)) else [v] for v in (images, labels))
-        found = classes if classes is not None else Classes(list(images[0].classes), list(images[0].colors))
+        found = read_classes(classes) if isinstance(classes, (str, os.PathLike)) else classes
+        found = found or Classes(list(images[0].classes), list(images[0].colors))
         both = list(zip(images, labels, strict=True))
     rasters = [open_raster(image, alpha) for image, _ in both]
     bands = {r.bands for r in rasters}
