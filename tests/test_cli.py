@@ -1,5 +1,6 @@
 "The command line: the whole job on made scenes, and every bad input as one sentence with exit code 2."
 
+import csv
 import json
 from zipfile import ZipFile
 
@@ -92,13 +93,20 @@ def test_the_whole_job(job):
         255,
     )
     found = json.loads(good("score", job / "map.tif", job / "labels/s1.tif", "--json"))
-    assert set(found) == {"oa", "kappa", "miou", "f1", "iou", "confusion", "pixels", "ignored"}
+    by_class = {"iou", "class_f1", "producer", "user"}
+    assert set(found) == {"oa", "kappa", "miou", "f1", "confusion", "pixels", "ignored"} | by_class
     assert (
         found["pixels"] + found["ignored"] == 256 * 256
         and found["ignored"] > 0
         and set(found["iou"]) == set(make_scene(64).classes)
     )
-    assert "mIoU" in good("score", job / "map.tif", job / "labels/s1.tif")
+    assert "mIoU" in good("score", job / "map.tif", job / "labels/s1.tif", "--csv", job / "table.csv")
+    rows = list(csv.reader((job / "table.csv").open(newline="")))
+    assert rows[0][0] == "truth \\ map" and rows[-1][0] == "user's" and float(rows[-1][-1]) == found["oa"]
+    assert [[int(cell) for cell in row[1:-2]] for row in rows[1:-2]] == found["confusion"]
+    again = ("score", job / "map.tif", job / "labels/s1.tif", "--csv", job / "table.csv")
+    refused(*again, says=("table.csv exists", "--force"))
+    assert "table.csv" in good(*again, "--force")
 
 
 def test_run_folder_has_its_shape(job):

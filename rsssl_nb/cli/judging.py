@@ -5,7 +5,7 @@ import math
 
 import click
 
-from rsssl_nb.cli.shared import PATH, device, main, seed
+from rsssl_nb.cli.shared import PATH, device, force, main, seed
 
 
 @main.command()
@@ -55,25 +55,90 @@ def null_for_nan(value):
 
 
 @main.command()
-@click.argument("predicted", type=PATH)
+@click.argument("predicted", metavar="MAP...", nargs=-1, required=True, type=PATH)
 @click.argument("labels", type=PATH)
 @click.option("--classes", type=PATH, help="classes.json. [default: the map's own, or beside the labels]")
+@click.option(
+    "--sample",
+    is_flag=True,
+    help="The labelled pixels were drawn at random in each class of the map: adds accuracy and class areas "
+    "weighted by the map, with 95 % intervals.",
+)
+@click.option("--csv", "as_csv", type=PATH, help="Also write the confusion matrix as CSV.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, undefined scores as null.")
-def score(predicted, labels, classes, as_json):
-    "Score the label map PREDICTED against LABELS on the same grid."
+@force
+def score(predicted, labels, classes, sample, as_csv, as_json, force):
+    """Score the label map MAP against LABELS on the same grid; or several maps, or a folder of them, against
+    the folder LABELS with files of the same names, all in one confusion matrix.
+    """
     from rsssl_nb.data.labels import read_classes
-    from rsssl_nb.evaluation.scores import score_rasters
+    from rsssl_nb.evaluation.scores import confusion_rows, score_rasters
+    from rsssl_nb.files import write_aside
 
-    found = score_rasters(predicted, labels, read_classes(classes) if classes else None)
+    if as_csv and as_csv.exists() and not force:
+        raise ValueError(f"{as_csv} exists: choose another name for --csv, or replace it with --force")
+    maps = predicted[0] if len(predicted) == 1 else list(predicted)
+    known = read_classes(classes) if classes else None
+    found = score_rasters(maps, labels, known, sample, progress=not as_json)
     if not found["pixels"]:
         raise ValueError(
-            f"{labels} has no labelled pixel where {predicted} has a class: there is nothing to score"
+            f"{labels} has no labelled pixel where {' '.join(map(str, predicted))} has a class: there is "
+            "nothing to score"
         )
+    rows = confusion_rows(found["confusion"], list(found["iou"]))
+    if as_csv:
+        write_aside(as_csv, lambda aside: write_csv(aside, rows))
     if as_json:
         click.echo(json.dumps(null_for_nan(found)))
         return
+    for name, one in found.get("files", {}).items():
+        click.echo(f"{name}: OA {one['oa']:.3f}  mIoU {one['miou']:.3f}")
     scores = {"OA": "oa", "Kappa": "kappa", "mIoU": "miou", "F1": "f1"}
     line = "  ".join(f"{label} {found[name]:.3f}" for label, name in scores.items())
     click.echo(f"{line}  ({found['pixels']} pixels, {found['ignored']} ignored)")
+    click.echo(f"  {'class':24} {'IoU':>9} {'F1':>9} {'producer':>9} {'user':>9}")
     for name, iou in found["iou"].items():
-        click.echo(f"  {name:24} IoU {iou:.3f}")
+        others = (found[kind][name] for kind in ("class_f1", "producer", "user"))
+        click.echo(f"  {name:24} IoU {iou:.3f} " + " ".join(f"{value:9.3f}" for value in others))
+    click.echo()
+    click.echo(as_columns(rows))
+    if "adjusted" in found:
+        click.echo()
+        click.echo(adjusted_text(found["adjusted"]))
+    if as_csv:
+        click.echo(f"wrote {as_csv}")
+
+
+def as_columns(rows):
+    "Rows of cells as lines of aligned columns; accuracies with three digits."
+    shown = [[f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in shown) for i in range(len(shown[0]))]
+    lines = [[row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))] for row in shown]
+    return "\n".join("  ".join(line).rstrip() for line in lines)
+
+
+def write_csv(path, rows):
+    "Rows of cells as a CSV file; undefined accuracies are empty."
+    import csv
+
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        for row in rows:
+            csv.writer(file).writerow("" if cell != cell else cell for cell in row)
+
+
+def adjusted_text(found):
+    "The estimates of a stratified sample as lines: each value with the half width of its 95 % interval."
+    value, half = found["overall"]
+    unit = found["unit"]
+    lines = [
+        "Weighted by the map's class areas (Olofsson et al. 2014), with 95 % intervals:",
+        f"  overall accuracy {value:.3f} ± {half:.3f}",
+    ]
+    for name, (area, half) in found["areas"].items():
+        accuracies = (
+            f"{kind} {found[kind][name][0]:.3f} ± {found[kind][name][1]:.3f}" for kind in ("producer", "user")
+        )
+        mapped = found["mapped"][name]
+        area_text = f"{area:,.6g} ± {half:,.3g} {unit} (mapped {mapped:,.6g})"
+        lines.append(f"  {name:24} {'  '.join(accuracies)}  area {area_text}")
+    return "\n".join(lines)

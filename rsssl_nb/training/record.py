@@ -183,9 +183,9 @@ class Run:
         return self.show()._repr_png_()
 
 
-def progress_bar(total: int, first: int, show: bool = True):
+def progress_bar(total: int, first: int, show: bool = True, unit: str = "step"):
     "One tqdm bar: text on a terminal, a widget in a notebook, nothing in a log file."
     from tqdm.auto import tqdm
 
     visible = sys.stderr.isatty() or "ipykernel" in sys.modules
-    return tqdm(total=total, initial=first, leave=False, unit="step", disable=not (show and visible))
+    return tqdm(total=total, initial=first, leave=False, unit=unit, disable=not (show and visible))
