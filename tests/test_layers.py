@@ -14,12 +14,13 @@ import rsssl_nb
 
 PACKAGE = Path(rsssl_nb.__file__).parent
 LAYERS = (
-    "moved errors files confusion colours figures check data views encoders weights objectives methods "
-    "training mapping "
+    "moved errors files confusion colours figures check data views networks encoders tensors layouts weights "
+    "objectives methods training mapping "
     "evaluation explain widgets lessons doctor cli"
 ).split()
 DOORS = {
     "torchvision": {"encoders"},
+    "timm": {"networks"},
     "captum": {"explain.attribution"},
     "rasterio": {"data.gdal", "data.write", "mapping.polygons"},
     "pyogrio": {"mapping.polygons"},
