@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test lint tour quick coverage torture fuzz pages bench docs dashboard refresh clean evidence-small evidence-pack evidence
+.PHONY: help setup lab test lint tour quick coverage torture fuzz pages bench docs dashboard refresh clean evidence-small evidence-pack evidence judges proof
 
 help:
 	@echo "make lab      set up and open JupyterLab on the tour (this machine only, with a token)"
@@ -28,6 +28,8 @@ help:
 	@echo "make dashboard  the explorers in tabs, served by Voila (this machine only)"
 	@echo "make refresh  run every page and keep its outputs (PAGES=nbs/course/04_simclr.ipynb for one)"
 	@echo "make evidence-small  every method and placebo through the evidence harness, two minutes on a processor"
+	@echo "make judges   what is left of the judges' tables and positive controls, an hour a call: experiments/JUDGES.md"
+	@echo "make proof    what is left of the proof's campaign, an hour a call: experiments/PROTOCOL.md"
 	@echo "make evidence-pack   Dubai and RSSCN7 as tiles (RSSSL_DATA) for a GPU machine; there: make evidence, until nothing is left"
 	@echo "make clean    remove .venv, runs and build leftovers"
 
@@ -104,6 +106,14 @@ evidence-small: $(STAMP)
 	@echo "== every method and placebo on embedded scenes, small rows in runs/evidence/small"
 	@rm -rf runs/evidence/small
 	@OMP_NUM_THREADS=1 python experiments/evidence.py --stage small --results runs/evidence/small --budget 3600
+
+judges: $(STAMP)
+	@echo "== what is left of the judges' tables and positive controls, an hour at a time (RSSSL_DATA)"
+	@python experiments/judges.py --budget 3600
+
+proof: $(STAMP)
+	@echo "== what is left of the proof's campaign, an hour at a time (RSSSL_DATA)"
+	@python experiments/proof.py --budget 3600
 
 evidence-pack: $(STAMP)
 	@python experiments/evidence.py --stage pack

@@ -3,12 +3,12 @@
 import csv
 import json
 import os
-from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from campaign import Arm, World
 
 from rsssl_nb.data.folders import ImageSet, open_folders, read_image
 from rsssl_nb.data.mosaics import MosaicPlan, make_mosaics
@@ -33,7 +33,7 @@ from rsssl_nb.objectives.similarity import negatives
 from rsssl_nb.views.appearance import Colour
 from rsssl_nb.views.pairs import Plan
 
-PROTOCOL = 1
+PROTOCOL = 2
 GROUND = 1  # RSSCN7's class field
 
 
@@ -318,28 +318,6 @@ class GLCNetClass(LabelOracle, GLCNet):
 # arms
 
 
-@dataclass(frozen=True)
-class Arm:
-    "An arm: its name in the rows, its world, what makes the method of an encoder, and its judges."
-
-    name: str
-    world: str
-    make: object
-    judges: tuple
-    measures: tuple = ()
-
-
-@dataclass(frozen=True)
-class World:
-    "A world: the pool of its images, views of `px`, `steps`, and the least overlap of two views."
-
-    pool: object
-    px: int
-    steps: int
-    min_iou: float = 0.0
-    arms: dict = field(default_factory=dict)
-
-
 def rsscn7_pool():
     images, labels, _ = rsscn7("train")
     return Stack(images, everywhere(images, labels))
@@ -360,17 +338,15 @@ def arrangement_pool():
     return Stack(made.images, made.labels, siblings=4)
 
 
+COLOUR = Colour(0.4, 0.4, 0.4, p=0.8, grey=0.2, blur=0.5, gain=0.0, offset=0.0)
+VIEWS = Plan(scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3), flips=0.5, turns=True, colour=COLOUR)  # of all arms
 WORLDS = {
-    "rsscn7": World(rsscn7_pool, 64, 1500),
-    "dubai": World(dubai_pool, 64, 2160),
-    "object": World(object_pool, 96, 1000),
-    "arrangement": World(arrangement_pool, 64, 1000, min_iou=0.1),
+    "rsscn7": World(rsscn7_pool, 64, 1500, VIEWS, "judges.json"),
+    "dubai": World(dubai_pool, 64, 2160, VIEWS, "judges.json"),
+    "object": World(object_pool, 96, 1000, VIEWS, "controls.json"),
+    "arrangement": World(arrangement_pool, 64, 1000, VIEWS, "controls.json", min_iou=0.1),
 }
-LIGHT = Colour(0.8, 0.8, 0.8, p=0.8, grey=0.2, blur=0.5, gain=0.2, offset=0.2)
-VIEWS = Plan(
-    scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3), flips=0.5, turns=True, colour=LIGHT
-)  # the same for all arms
-TABLE = ("scene", "mosaic", "dubai")
+TABLE = ("scene", "mosaic", "hypercolumn", "finetune")
 INFONCE = dict(objective="infonce", head_norm=False)  # one head for all arms here
 ARMS = [
     Arm("random", "rsscn7", None, TABLE),
@@ -402,15 +378,12 @@ ARMS = [
 ]
 
 
-def judges_of(arm):
-    "The judges of an arm."
-    made = {
-        "scene": lambda: scene_and_mosaics()[:1],
-        "mosaic": lambda: scene_and_mosaics()[1:],
-        "dubai": lambda: [dubai_judge()],
-        "object": object_judges,
-    }
-    return [judge for name in arm.judges for judge in made[name]()]
+JUDGES = {  # name in an arm: what gives its judges
+    "scene": lambda: scene_and_mosaics()[:1],
+    "mosaic": lambda: scene_and_mosaics()[1:],
+    "hypercolumn": lambda: [dubai_judge()],
+    "object": object_judges,
+}
 
 
 # what a mechanism chose at the end
@@ -450,3 +423,12 @@ def boxes_chosen(trace, labels, generator):
         "box-share": float((other[:, GROUND] - own[:, GROUND]).mean()),
         "box-entropy": float((entropy(own) - entropy(other)).mean()),
     }
+
+
+def of_trace(arm, method, pair, trace, told, at):
+    "The measures of one traced step, by the labels `told` of its images."
+    if "suspects" in arm.measures:
+        return suspects_chosen(trace, told[:, 0, 0])
+    ear = LabelOracle()
+    ear.labels = told
+    return boxes_chosen(trace, ear.seen(pair), torch.Generator().manual_seed(1))

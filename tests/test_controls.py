@@ -1,9 +1,10 @@
 "The judges' experiments: worlds, arms told by labels, a run that is stopped and goes on, rows, verdicts."
 
+import argparse
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 sys.path.append(str(EXPERIMENTS))
+import campaign  # noqa: E402
 import controls  # noqa: E402
 import judges  # noqa: E402
 from controls import ARMS, GROUND, WORLDS, DosedSuspects, NearestSuspects, Stack, everywhere  # noqa: E402
@@ -23,6 +25,10 @@ from rsssl_nb.objectives.similarity import negatives  # noqa: E402
 
 def at(seed=0):
     return At(1.0, 1, torch.Generator().manual_seed(seed))
+
+
+def never():
+    return False
 
 
 def arm(name, world):
@@ -97,14 +103,12 @@ def test_every_arm_takes_a_step_and_its_measures_are_numbers(arm, monkeypatch, t
     labels = np.full((16, 48, 48), GROUND)
     labels[:, 10:30, 20:40] = 4
     pool = Stack(images, labels, siblings=4)
-    world = controls.World(lambda: pool, 48, 2, WORLDS[arm.world].min_iou)
-    for module in (controls, judges):
-        monkeypatch.setitem(module.WORLDS, arm.world, world)
-    monkeypatch.setattr(judges, "BATCH", 16)
-    monkeypatch.setattr(judges, "WIDTH", 8)
-    method, config, _, complete = judges.trained(arm, 0, tmp_path / "run", pool, 1, "no", deadline=np.inf)
+    world = replace(WORLDS[arm.world], pool=lambda: pool, px=48, steps=2)
+    monkeypatch.setattr(campaign, "BATCH", 16)
+    monkeypatch.setattr(campaign, "WIDTH", 8)
+    method, config, _, complete = campaign.trained(world, arm, 0, tmp_path / "run", pool, "no", never, 1)
     assert complete and config.total == 1
-    found = judges.measured(arm, method, config, pool, batches=1)
+    found = campaign.measured(judges.CAMPAIGN, arm, method, config, pool, batches=1)
     assert set(found) == ({"suspects", "right"} if "suspects" in arm.measures else set()) | (
         {"box-share", "box-entropy"} if "boxes" in arm.measures else set()
     )
@@ -119,7 +123,7 @@ def test_names_are_the_command_lines_where_it_has_them():
     known = {"false", "grass", "ssccl", "glcnet", "simclr", "false-random", "grass-random"}
     assert known | {"ssccl-shuffled", "glcnet-unmatched"} <= {a.name for a in ARMS} & set(METHODS)
     assert len({(a.world, a.name) for a in ARMS}) == len(ARMS)
-    tables = [a.name for a in ARMS if a.world in judges.TABLES]
+    tables = [a.name for a in ARMS if WORLDS[a.world].file == "judges.json"]
     assert len(set(tables)) == len(tables), "one row a key of judge, method, labels, seed"
 
 
@@ -141,24 +145,24 @@ def test_the_protocol_lists_every_arm_and_the_steps():
 # runs and rows
 
 
-def test_a_stopped_run_goes_on_to_the_same_bytes(stack, tmp_path, monkeypatch):
+def test_a_stopped_run_goes_on_to_the_same_bytes(stack, tmp_path):
     simclr = arm("simclr", "rsscn7")
-    monkeypatch.setitem(judges.WORLDS, "rsscn7", controls.World(lambda: stack, 24, 4))
+    world = replace(WORLDS["rsscn7"], pool=lambda: stack, px=24, steps=4)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert judges.trained(simclr, 3, whole, stack, 4, "no", deadline=np.inf)[3]
-    complete = [judges.trained(simclr, 3, cut, stack, 4, "no", deadline=0)[3] for _ in range(4)]
+    assert campaign.trained(world, simclr, 3, whole, stack, "no", never)[3]
+    complete = [campaign.trained(world, simclr, 3, cut, stack, "no", lambda: True)[3] for _ in range(4)]
     assert complete == [False, False, False, True]
     assert (whole / "encoder.safetensors").read_bytes() == (cut / "encoder.safetensors").read_bytes()
 
 
 def test_rows_are_merged_by_key_and_kept_sorted(tmp_path):
-    options = SimpleNamespace(results=tmp_path, work=tmp_path / "work")
+    path, work = tmp_path / "judges.json", tmp_path / "work"
     rows = [dict(world="rsscn7", judge="scene", method="simclr", labels=5, seed=s, value=0.5) for s in (1, 0)]
-    judges.keep_rows(options, "rsscn7", rows)
-    judges.keep_rows(options, "rsscn7", [dict(rows[0], value=0.6)])
-    judges.keep_rows(options, "object", [dict(rows[0], world="object")])
-    assert [r["value"] for r in json.loads((tmp_path / "judges.json").read_text())] == [0.5, 0.6]
-    assert len(judges.read_rows(tmp_path)) == 3
+    campaign.keep_rows(path, work, rows)
+    campaign.keep_rows(path, work, [dict(rows[0], value=0.6)])
+    campaign.keep_rows(tmp_path / "controls.json", work, [dict(rows[0], world="object")])
+    assert [r["value"] for r in json.loads(path.read_text())] == [0.5, 0.6]
+    assert len(campaign.read_rows(tmp_path, judges.FILES)) == 3
 
 
 def test_verdicts():
@@ -172,15 +176,14 @@ def test_verdicts():
 
 
 def test_a_ceiling_is_held_to_its_margin(tmp_path, capsys):
-    options = SimpleNamespace(results=tmp_path, work=tmp_path / "work")
-    common = dict(world="rsscn7", judge="scene", labels=5, protocol=1)
+    common = dict(world="rsscn7", judge="scene", labels=5, protocol=controls.PROTOCOL)
     values = {"random": 0.4, "simclr": 0.52, "false": 0.525, "false-every": 0.66}
     rows = [
         dict(common, method=m, seed=s, value=v + 0.002 * (s + (m == "false") * s * s))
         for m, v in values.items()
         for s in range(3)
     ]
-    judges.keep_rows(options, "rsscn7", rows)
+    campaign.keep_rows(tmp_path / "judges.json", tmp_path / "work", rows)
     judges.show(tmp_path)
     told = capsys.readouterr().out
     assert "false-every less simclr +0.140 +- 0.000, 3 seeds: better (ceiling: passes 0.05)" in told
@@ -189,16 +192,16 @@ def test_a_ceiling_is_held_to_its_margin(tmp_path, capsys):
 
 def test_steps_of_its_own_need_small(capsys):
     with pytest.raises(SystemExit, match="--steps 4 is not the protocol's: add --small"):
-        judges.options_of(["--steps", "4"])
+        judges.asked(["--steps", "4"])
     with pytest.raises(SystemExit, match="arm 'moco' is not known: choose random, simclr"):
-        judges.options_of(["--arms", "moco"])
-    small = judges.options_of(["--steps", "4", "--small"])
+        judges.asked(["--arms", "moco"])
+    small = judges.asked(["--steps", "4", "--small"])
     assert "small" in small.work.parts and small.results.parent == small.work
 
 
 def test_minutes_add_up_over_sittings():
     log = [dict(seconds=s) for s in (30, 60, 90, 30, 60)]  # stopped after the third step
-    assert judges.minutes_of(log) == 2.5
+    assert campaign.minutes_of(log) == 2.5
 
 
 def test_worlds_of_real_texture(imagery, monkeypatch):
@@ -207,3 +210,90 @@ def test_worlds_of_real_texture(imagery, monkeypatch):
     assert images.shape[1:] == (3, 128, 128) and set(np.unique(labels)) <= {0, 1, 2, 3, 4, 255}
     assert len(window) == len(images) == len(labels) > 90
     assert Encoder(width=8)(torch.as_tensor(images[:1]).float()).dense.shape[-1] == 16
+
+
+# the queue
+
+
+def a_campaign(stack, judge, names=("simclr", "false"), broken=()):
+    "A campaign of two steps on the stack, whose only judge is given."
+    worlds = {"rsscn7": replace(WORLDS["rsscn7"], pool=lambda: stack, px=24, steps=2)}
+    arms = [replace(arm(name, "rsscn7"), judges=("scene", "late"), measures=(), seeds=1) for name in names]
+
+    def fails(encoder):
+        raise OSError("the disk is full")
+
+    arms += [replace(arms[0], name=name, make=fails) for name in broken]
+
+    def late(one, seed, folder, asked):
+        assert (folder / "encoder.safetensors").exists()
+        return [dict(judge="late", labels=1, method=one.name, seed=seed, value=0.25)]
+
+    return campaign.Campaign(7, worlds, arms, {"scene": lambda: [judge]}, {"late": late})
+
+
+class OneNumber:
+    "A judge that gives the sum of an encoder's first weights."
+
+    def rows(self, encoder):
+        return [dict(judge="scene", labels=5, value=float(next(encoder.parameters()).detach().sum()))]
+
+
+def asked_for(campaign_, tmp_path, *given):
+    parser = campaign.add_options(argparse.ArgumentParser(), campaign_, tmp_path / "work")
+    asked = campaign.asked_of(parser, campaign_, [*given, "--results", str(tmp_path), "--precision", "no"])
+    asked.work.mkdir(exist_ok=True)
+    return asked
+
+
+def test_a_queue_does_each_job_once_names_what_fails_and_goes_on(stack, tmp_path, capsys):
+    made = a_campaign(stack, OneNumber(), broken=("vicreg",))
+    asked = asked_for(made, tmp_path)
+    left, failed = campaign.queue(made, asked)
+    assert left == 2 and failed == ["rsscn7-vicreg seed 0: the disk is full"]
+    rows = campaign.read_rows(tmp_path, ["judges.json"])
+    found = {(r["method"], r["judge"]) for r in rows}
+    assert found == {(m, j) for m in ("simclr", "false") for j in ("scene", "late")}
+    assert all(r["protocol"] == 7 and r["device"] and r["commit"] for r in rows)
+    assert all(r["minutes"] >= 0 and len(r["log"]) == 16 for r in rows if r["judge"] == "scene")
+    before = (tmp_path / "judges.json").read_bytes()
+    assert campaign.queue(made, asked)[0] == 2 and (tmp_path / "judges.json").read_bytes() == before
+    capsys.readouterr()
+    campaign.status(made, asked)
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in told[1:4]] == [
+        ["rsscn7-simclr", "#"],
+        ["rsscn7-false", "#"],
+        ["rsscn7-vicreg", "."],
+    ]
+
+
+def test_rows_of_another_protocol_are_made_again_and_named(stack, tmp_path, capsys):
+    made = a_campaign(stack, OneNumber(), ("simclr",))
+    asked = asked_for(made, tmp_path)
+    campaign.queue(made, asked)
+    campaign.status(replace(made, protocol=8), asked)
+    told = capsys.readouterr().out
+    assert "2 rows of another protocol are left out" in told and "rsscn7-simclr" in told
+    assert not campaign.done(
+        replace(made, protocol=8), "run", made.arms[0], 0, campaign.read_rows(tmp_path, ["judges.json"])
+    )
+
+
+def test_a_pause_stops_with_a_checkpoint_and_the_queue_goes_on(stack, tmp_path):
+    made = a_campaign(stack, OneNumber(), ("simclr",))
+    asked = asked_for(made, tmp_path, "--budget", "3")
+    campaign.carry_out(made, asked_for(made, tmp_path, "pause"), None)
+    assert campaign.queue(made, asked)[0] == 2 and not (tmp_path / "judges.json").exists()
+    campaign.carry_out(made, asked_for(made, tmp_path, "go"), None)
+    assert campaign.queue(made, asked_for(made, tmp_path))[0] == 0
+
+
+def test_a_run_made_again_has_the_same_values(stack, tmp_path, capsys):
+    made = a_campaign(stack, OneNumber(), ("simclr",))
+    asked = asked_for(made, tmp_path)
+    campaign.queue(made, asked)
+    assert campaign.again(made, asked) and "1 of 1 values are the same" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "judges.json").read_text())
+    campaign.keep_rows(tmp_path / "judges.json", asked.work, [dict(r, value=r["value"] + 1e-5) for r in rows])
+    assert not campaign.again(made, asked)
