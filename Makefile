@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:
 	@echo "make lab      set up and open JupyterLab on the tour (this machine only, with a token)"
 	@echo "make tour     the tour without a browser: page, map and figures in runs/tour/"
-	@echo "make test     set up and run everything: export in sync, every page, the suite"
+	@echo "make test     set up and run everything: lint, every page, export in sync, the suite"
 	@echo "make lint     ruff (rules and format, notebooks too) and mypy"
 	@echo "make coverage the quick suite, and the share of lines it runs"
 	@echo "make quick    the suite without pages and browser, under 3 minutes"
@@ -50,7 +50,7 @@ tour: $(STAMP)
 	@echo "== running the tour into runs/tour/"
 	@python tests/tour.py runs/tour
 
-test: $(STAMP)
+test: lint
 	@echo "== pages, two at a time, each in a clean kernel"
 	@OMP_NUM_THREADS=1 python tests/pages.py
 	@$(MAKE) --no-print-directory evidence-small

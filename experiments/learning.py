@@ -82,13 +82,13 @@ def pretraining(
     )
     engine, method, optimiser = begin(config, device)
     if setting == "common":
-        method.plans = lambda: (COMMON, COMMON)
+        method.view_plans = COMMON, COMMON
         method.min_iou = 0.1
     elif setting == "paper" and not arm.startswith("glcnet"):
-        method.plans = released_plans  # FALSE's and GraSS's own, so the parent's too
+        method.view_plans = released_plans()  # FALSE's and GraSS's own, so the parent's too
     elif setting.startswith("scale"):
         plan = replace(COMMON, scale=(float(setting[5:]), 1.0))
-        method.plans = lambda: (plan, plan)
+        method.view_plans = plan, plan
 
     def count(module, inputs, output):
         record["encoder_passes"] += len(inputs[0])

@@ -7,7 +7,7 @@ __all__ = ['RESNETS', 'STRIDES', 'adapt_bands', 'trunk', 'dilate', 'Features', '
            'conv_block', 'ASPP', 'Decoder', 'Segmenter']
 
 # %% ../nbs/library/encoders.ipynb #00000002
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -54,9 +54,10 @@ def trunk(name: str, bands: int, width: int, stride: int) -> nn.Module:
     Parameters bear torchvision's names.
     """
     resnet = _torchvision().resnet
+    base: Any = resnet.ResNet
     block, layers = RESNETS[name]
 
-    class Trunk(resnet.ResNet):
+    class Trunk(base):
         def _make_layer(self, block, planes, blocks, stride=1, dilate=False):
             if planes == 64:
                 self.inplanes = width
@@ -122,6 +123,15 @@ class Encoder(nn.Module):
     first convolution adapted to the bands). Attributes `dim`, `low_dim`. Parameter names and shapes are
     torchvision's, without `fc`. ValueError for an unknown name, stride, width or band count.
     """
+
+    conv1: nn.Module
+    bn1: nn.Module
+    relu: nn.Module
+    layer1: nn.Module
+    layer2: nn.Module
+    layer3: nn.Module
+    layer4: nn.Module
+    meta: dict  # the record of the file it was read from
 
     def __init__(
         self,
@@ -260,6 +270,16 @@ class Segmenter(nn.Module):
     `draw(shape)` gives the numbers in [0, 1) of the head's dropout; None leaves them to torch. Buffers
     `mean`, `std` (bands,) travel with the weights; the caller normalises with them.
     """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+    aspp: nn.Module
+    decoder: nn.Module
+    classes: list  # their names, and what else a fine-tuned one knows
+    colors: list
+    size: int
+    coding: dict
+    meta: dict
 
     def __init__(
         self,

@@ -125,6 +125,9 @@ class ForeignModel(nn.Module):
     `mean`, `std`; `classes`, `colors`, `size`.
     """
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self, network: nn.Module, passport: Passport, name: str | None = None):
         super().__init__()
         self.network = network

@@ -16,6 +16,7 @@ import torch
 
 from ..data.passport import like_training
 from ..data.raster import open_raster
+from ..encoders import Segmenter
 from ..errors import InputError
 from .models import ForeignModel
 from .stitch import encode_labels, encode_shares, mean_of_orientations, predictor
@@ -53,7 +54,7 @@ def model_on_device(model: torch.nn.Module, device: str) -> Iterator[str]:
 
 # %% ../../nbs/library/mapping/segment.ipynb #b3c8315b
 def segment(
-    model: torch.nn.Module,
+    model: Segmenter | ForeignModel,
     source,
     out: str | Path | None = None,
     size: int = 256,
@@ -93,8 +94,9 @@ def segment(
         known = dict(band_names=list(model.passport.bands))
     if known is not None:
         (raster,) = like_training([raster], known, model.mean.cpu(), model.std.cpu())
-    for path in filter(None, (out, probabilities)):
-        check_output(raster, path, force=force)
+    for path in (out, probabilities):
+        if path:
+            check_output(raster, path, force=force)
     outputs = [
         OutputFile(out, 1, dict(colors=colors, classes=classes, coding=getattr(model, "coding", None)))
     ]
@@ -107,7 +109,7 @@ def segment(
             )
         outputs.append(OutputFile(probabilities, len(classes) + 1, dict(names=[*classes, "entropy"])))
         encode = encode_shares
-    about = dict(weights=weights_digest(model))
+    about: dict[str, object] = dict(weights=weights_digest(model))
     if tta:
         about["tta"] = True
     with model_on_device(model, device) as device:
@@ -127,4 +129,4 @@ def segment(
             progress,
             resume,
         )
-    return found if out else found[0]
+    return found if isinstance(found, (str, Path)) else found[0]

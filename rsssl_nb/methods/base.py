@@ -59,7 +59,7 @@ class Method(nn.Module):
     """A self-supervised method around an `encoder`: `step(pair, at)` gives a Step.
 
     `forward` is `step`, so that a wrapper can call it. Subclasses override `step`, and `after_step(at)` when
-    something moves after the optimiser (moving averages, queues). `plans` are the two view plans it wants,
+    something moves after the optimiser (moving averages, queues). `view_plans` say how its views are drawn,
     `min_iou` the least overlap of its views, `single_process` the reason, if any, why it cannot be split.
     `bounds` are the least and largest value of its options that are numbers. Everything kept between steps is
     a parameter or a buffer.
@@ -72,10 +72,11 @@ class Method(nn.Module):
     def __init__(self, encoder: Encoder):
         super().__init__()
         self.encoder = encoder
+        self.view_plans: tuple[Plan, Plan] = (Plan(), Plan())
 
     def plans(self) -> tuple[Plan, Plan]:
         "How view a and view b are to be drawn."
-        return Plan(), Plan()
+        return self.view_plans
 
     def step(self, pair: Pair, at: At = At()) -> Step:
         "Loss, parts and trace of a pair of views."

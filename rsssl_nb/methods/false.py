@@ -204,7 +204,7 @@ class FALSE(SimCLR):
         """
         released = {"alpha": 1.0, "gate": 0.9, "select": "official", "gate_warmup": 0.0}
         method = cls(encoder, **{**released, "head": "official_linear", **options})
-        method.plans = released_plans
+        method.view_plans = released_plans()
         return method
 
     @property

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RELEASED', 'style', 'inner', 'admissible', 'far_enough', 'pick_windows', 'draw_centres', 'window_boxes', 'window_nce',
-           'MatchedWindows', 'GLCNet']
+           'MatchedWindows', 'glcnet_plans', 'GLCNet']
 
 # %% ../../nbs/course/09_glcnet.ipynb #00000002
 from dataclasses import replace
@@ -187,9 +187,26 @@ class MatchedWindows:
 # The released colours, fitted: a mean shift of the bands by 0.045 deviations (`tests/test_parity.py`).
 # Grey is one band; kernels of 3, 5 and 7 pixels are blurs of 0.8 to 1.4 pixels.
 RELEASED = Colour(
-    **{"brightness": 0.083, "contrast": 0.05, "saturation": 0.05, "gain": 0.0, "offset": 0.083},
-    **{"grey": 0.1, "grey_by": "band", "blur": 0.5, "sigma": (0.8, 1.4)},
+    brightness=0.083,
+    contrast=0.05,
+    saturation=0.05,
+    gain=0.0,
+    offset=0.083,
+    grey=0.1,
+    grey_by="band",
+    blur=0.5,
+    sigma=(0.8, 1.4),
 )
+
+
+def glcnet_plans(views: str, bands: int) -> tuple[Plan, Plan]:
+    "How GLCNet draws the views of images of so many bands: `views` symmetric, or official as released."
+    check_choice("views", views, ("symmetric", "official"))
+    if views == "symmetric":
+        return Plan(scale=(0.4, 1.0)), Plan(scale=(0.4, 1.0))
+    still = Plan(scale=(0.4, 1.0), flips=0.0, turns=False, colour=None)
+    colour = replace(RELEASED, gain=0.1) if bands > 3 else RELEASED  # 10 % a band
+    return still, Plan((0.4, 1.0), flips=(0.2, 0.2, 0.2), turns=(0.4, 0.2, 0.2, 0.2), colour=colour)
 
 
 class GLCNet(Method):
@@ -229,7 +246,7 @@ class GLCNet(Method):
         super().__init__(encoder)
         if not 0 <= lam <= 1:
             raise ValueError(f"lam {lam} is not a share: use a value from 0 (windows only) to 1 (style only)")
-        check_choice("views", views, ("symmetric", "official"))
+        self.view_plans = glcnet_plans(views, encoder.bands)
         self.windows = self.windows_kind(windows, window, exclude)
         check_choice("style", style, ("meanvar", "mean"))
         check_choice("denominator", denominator, ("decoupled", "standard"))
@@ -252,13 +269,6 @@ class GLCNet(Method):
         "GLCNet-released: its views, dropout, overlapping windows and same-image negatives."
         released = {"exclude": "official", "same_image": True, "views": "official", "dropout": 0.5}
         return cls(encoder, **{**released, **options})
-
-    def plans(self) -> tuple[Plan, Plan]:
-        if self.views == "symmetric":
-            return Plan(scale=(0.4, 1.0)), Plan(scale=(0.4, 1.0))
-        still = Plan(scale=(0.4, 1.0), flips=0.0, turns=False, colour=None)
-        colour = replace(RELEASED, gain=0.1) if self.encoder.bands > 3 else RELEASED  # 10 % a band
-        return still, Plan((0.4, 1.0), flips=(0.2, 0.2, 0.2), turns=(0.4, 0.2, 0.2, 0.2), colour=colour)
 
     def fits(self, size: tuple[int, int]) -> None:
         self.windows.side(size)

@@ -262,7 +262,7 @@ class GraSS(SimCLR):
         released = {"warmup": 0.0, "head": "official_linear", "score": "box", "resize": "nearest"}
         method = cls(encoder, **{**released, "min_side": 0, "bn_twice": True, **options})
         method.title = "GraSS-released (warm-up ours)"
-        method.plans = released_plans
+        method.view_plans = released_plans()
         return method
 
     def note(self, epochs: int) -> str:

@@ -78,8 +78,10 @@ def practice_step(
     torch.manual_seed(seed * 1_000_003 + t)
     shuffle = torch.Generator().manual_seed(seed * 7919 + epoch)
     order = torch.randperm(len(images), generator=shuffle)[k * batch : (k + 1) * batch].to(device)
-    plans = [gentle(plan) for plan in method.plans()]
-    pair = two_views(images[order], size, *plans, seed=seed, epoch=epoch, index=order, min_iou=method.min_iou)
+    plan, other = (gentle(plan) for plan in method.plans())
+    pair = two_views(
+        images[order], size, plan, other, seed=seed, epoch=epoch, index=order, min_iou=method.min_iou
+    )
     return method(pair, At(t / total, epoch, generator)), order
 
 # %% ../../nbs/library/methods/practice.ipynb #dcb81a74

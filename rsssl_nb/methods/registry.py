@@ -134,14 +134,13 @@ def earlier_plan(plan: Plan, defaults: int) -> Plan:
     """
     if defaults >= 2 or plan.colour is None:
         return plan
+    mild = replace(plan.colour, brightness=0.4, contrast=0.4, saturation=0.4, gain=0.0, offset=0.0)
     if plan == PHOTOGRAPHS:  # released views of FALSE and GraSS, which had the default ones then
-        plan = Plan()
-    mild = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "gain": 0.0, "offset": 0.0}
-    old = replace(plan, colour=replace(plan.colour, **mild))
+        return Plan(colour=mild)
     if isinstance(plan.flips, tuple):  # GLCNet-released
-        colour = replace(old.colour, grey_by="mean", sigma=(0.1, 2.0))
-        old = replace(old, flips=0.6, turns=True, colour=colour)
-    return old
+        mild = replace(mild, grey_by="mean", sigma=(0.1, 2.0))
+        return replace(plan, flips=0.6, turns=True, colour=mild)
+    return replace(plan, colour=mild)
 
 
 def recorded_method(name: str, encoder: Encoder, options: dict, defaults: int = 1) -> Method:
@@ -153,8 +152,8 @@ def recorded_method(name: str, encoder: Encoder, options: dict, defaults: int = 
     method = make_method(name, encoder, {**before, **options})
     if defaults >= DEFAULTS:
         return method
-    plans = tuple(earlier_plan(plan, defaults) for plan in method.plans())
-    method.plans = lambda: plans
+    plan, other = method.plans()
+    method.view_plans = earlier_plan(plan, defaults), earlier_plan(other, defaults)
     others = "".join(f", {option} {value}" for option, value in before.items())
     warnings.warn(
         f"this {name} was made with the defaults of version {defaults} and keeps them "

@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -129,11 +130,11 @@ class Finetuning:
         for step, (images, labels) in enumerate(loader, first):
             yield images, labels, step, rank * share
 
-    def loss(self, model: nn.Module, batch: tuple, at: At, device) -> tuple[Step, None]:
+    def loss(self, model: Any, batch: tuple, at: At, device) -> tuple[Step, None]:
         "Cross-entropy, and dice where it is asked for, on the pixels of all processes' crops."
         images, labels, step, first = batch
         config = self.config
-        plain = getattr(model, "module", model)
+        plain: Segmenter = getattr(model, "module", model)  # a wrapper around it
         x = normalise(images.to(device, non_blocking=True), plain.mean.flatten(), plain.std.flatten())
         x, y = augment(x, labels.to(device), config.seed, step, first)
         if config.batch == 1:  # BatchNorm cannot learn from one value
@@ -176,7 +177,7 @@ class Finetuning:
         "The finished segmenter's weights in the model. InputError or ValueError when its file is damaged."
         load_into(model, load_weights(folder / "segmenter.safetensors")[0])
 
-    def finish(self, folder: Path | None, model: nn.Module) -> None:
+    def finish(self, folder: Path | None, model: Any) -> None:
         "The best step's weights in the model, and its file."
         if self.best:
             load_into(model, self.best["weights"])
@@ -310,7 +311,7 @@ def finetune(
         if value is not None and value < low:
             raise ValueError(f"{name} {value} is too small: use {low} or more")
     resolve_workers(workers, "cpu", 0)
-    shape = dict(encoder=encoder, width=width, stride=stride, mode=mode, batch=batch, lr=lr)
+    shape: dict[str, Any] = dict(encoder=encoder, width=width, stride=stride, mode=mode, batch=batch, lr=lr)
     shape |= dict(encoder_lr=encoder_lr, size=size, seed=seed, batchnorm=batchnorm, accumulate=accumulate)
     shape |= dict(class_weight=class_weight, smoothing=smoothing, dice=dice, compile=compile)
     check_config(TuneConfig(**shape))
@@ -322,7 +323,7 @@ def finetune(
         raise ValueError(f"batch {batch} does not divide among {world_size} processes")
     device = pick_device(device)
     started = folder and resume and (folder / "config.json").exists()
-    kept = read_config(folder, (TuneConfig,)) if started else None
+    kept = read_config(folder, (TuneConfig,)) if folder and started else None
     pairs, found = open_pairs(images, labels, classes, alpha)
     listed = read_subset(subset) if isinstance(subset, (str, Path)) else subset
     windows = labelled_windows(pairs, size, fraction, listed, seed)

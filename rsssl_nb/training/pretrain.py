@@ -10,16 +10,16 @@ __all__ = ['LEARNS', 'FEW', 'MOVED', 'Pretraining', 'encoder_meta', 'load_encode
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
 
 from ..data.passport import pixel_size, raster_passport
 from ..data.pool import Pool
 from ..data.statistics import normalise
 from ..encoders import Encoder
 from ..errors import InputError
-from ..methods.base import At, Step
+from ..methods.base import At, Method, Step
 from ..methods.registry import DEFAULTS, recorded_method
 from ..moved import forward
 from .config import Config, check_config
@@ -54,13 +54,15 @@ class Pretraining:
 
     def batches(self, first: int, workers: int) -> Iterator:
         "Raw windows (B, C, size, size) and their numbers (B,), from step `first` on."
+        if self.pool is None:
+            raise ValueError("this task has no pool to read windows from: Pretraining(config, pool)")
         return batches(self.pool, self.config, first, workers)
 
-    def loss(self, model: nn.Module, batch: tuple, at: At, device) -> tuple[Step, object]:
+    def loss(self, model: Any, batch: tuple, at: At, device) -> tuple[Step, object]:
         "The method's Step on two views of raw windows, and the pair."
         images, index = batch
         config = self.config
-        method = getattr(model, "module", model)  # a wrapper around it
+        method: Method = getattr(model, "module", model)  # a wrapper around it
         plan, other = method.plans()
         ready = normalise(images.to(device, non_blocking=True), config.mean, config.std)
         pair = two_views(
@@ -75,11 +77,11 @@ class Pretraining:
         )
         return model(pair, at), pair
 
-    def after_step(self, model: nn.Module, at: At) -> None:
+    def after_step(self, model: Any, at: At) -> None:
         "What the method does after an update."
         model.after_step(at)
 
-    def look(self, model: nn.Module, done: int, engine) -> dict:
+    def look(self, model: Any, done: int, engine) -> dict:
         "What the probe says of the encoder after an epoch."
         if self.probe is None or world()[0] or done % self.config.steps:
             return {}
@@ -92,11 +94,11 @@ class Pretraining:
     def restore(self, kept: dict) -> None:
         "Nothing to put back."
 
-    def reopen(self, folder: Path, model: nn.Module) -> None:
+    def reopen(self, folder: Path, model: Any) -> None:
         "The finished encoder's weights in the model. InputError or ValueError when its file is damaged."
         load_into(model.encoder, load_weights(folder / "encoder.safetensors")[0])
 
-    def finish(self, folder: Path | None, model: nn.Module) -> None:
+    def finish(self, folder: Path | None, model: Any) -> None:
         "The encoder's file."
         if folder:
             meta = encoder_meta(self.config, self.pool)
@@ -265,11 +267,11 @@ def pretrain(
     start = load(weights_path(init), bands=bands) if init is not None else None
     sources = images if isinstance(images, (list, tuple)) else [images]
     pool = Pool(sources, size, max_nodata, alpha=alpha, bands=bands)
-    if start and start.encoder.bands != pool.bands:
+    if init is not None and start and start.encoder.bands != pool.bands:
         start = load(weights_path(init), bands=pool.bands)
     if start:
         refuse_other_trunk(init, start.encoder, encoder, width)
-    shape = start.encoder if start else kept or Config()
+    shape: Any = start.encoder if start else kept or Config()  # encoder, width and stride
     mean, std = pool.statistics()
     samples = samples or pool.default_samples()
     if kept and steps is None and epochs is None:

@@ -75,12 +75,12 @@ from rsssl_nb.objectives.regions import sample_points, window_mean
 from rsssl_nb.objectives.similarity import cosine, negatives, partner, positives, stack
 from rsssl_nb.training.crops import augment
 from rsssl_nb.training.finetune import finetune
+from rsssl_nb.training.health import effective_rank, health
 from rsssl_nb.training.knn import knn_miou
 from rsssl_nb.training.labelled import labelled_windows
 from rsssl_nb.training.pretrain import pretrain
 from rsssl_nb.training.schedule import lr_factor
 from rsssl_nb.training.validation import knn_probe
-from rsssl_nb.training.watch import effective_rank, health
 from rsssl_nb.training.watch import verdict as run_verdict
 from rsssl_nb.views.appearance import N_DRAWS, Colour, recolour
 from rsssl_nb.views.geometry import (
