@@ -275,11 +275,7 @@ def test_exercises_are_complete(path):
         assert "..." in stub and solution and f"def {name}(" in solution, name
 
 
-# Pages whose predictions and exercises still stand; whoever takes them out takes the name out here.
-TAUGHT = {"objectives/regions", "views/pairs"}
-
-
-@each([p for p in LIBRARY if NAMES[p].removeprefix("library/") not in TAUGHT])
+@each(LIBRARY)
 def test_a_library_page_is_reference(path):
     assert not re.search(r"\*\*Predict", prose(path)), "predictions belong to the course"
     assert exercises(read[path].cells) == {}, "exercises belong to the course"
