@@ -272,7 +272,8 @@ def test_a_page_that_teaches_asks(path):
 @each(PAGES)
 def test_exercises_are_complete(path):
     for name, stub, solution in exercises(read[path].cells).values():
-        assert "..." in stub and solution and f"def {name}(" in solution, name
+        assert re.search(r"^    \.\.\.  # your turn$", stub, re.M), f"{name}: a body on a line of its own"
+        assert solution and f"def {name}(" in solution, name
 
 
 @each(LIBRARY)
