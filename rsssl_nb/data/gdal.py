@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'CURES', 'DRIVERS', 'PROJ_CURE', 'OPEN', 'png_is_complete', 'driver_of', 'is_remote', 'refuse_remote',
-           'find_rasters', 'allow_no_georeference', 'clear_last_error', 'proj_is_foreign', 'explained', 'open_handle',
-           'rasterize_polygons', 'reproject_polygon', 'to_degrees', 'unread_parts', 'parse_crs', 'horizontal_crs',
-           'same_crs', 'crs_name']
+           'find_rasters', 'allow_no_georeference', 'clear_last_error', 'proj_is_foreign', 'explained', 'small_cache',
+           'open_handle', 'rasterize_polygons', 'reproject_polygon', 'to_degrees', 'unread_parts', 'parse_crs',
+           'horizontal_crs', 'same_crs', 'crs_name']
 
 # %% ../../nbs/library/data/gdal.ipynb #50a62fe0
 import os
@@ -185,6 +185,25 @@ def explained(path: object, doing: str) -> Iterator:
         if proj_is_foreign(rasterio):
             raise InputError(PROJ_CURE.format(path=path, why=why)) from error
         raise InputError(f"{path} cannot be {doing} ({why}): {CURES[doing]}") from error
+
+
+@contextmanager
+def small_cache(drivers: Iterable, megabytes: int = 32) -> Iterator[None]:
+    """A block in which GDAL keeps few decoded pixels: for random windows, which seldom meet the same ones.
+
+    `drivers` are those of the files that will be read: PNG and JPEG are decoded from a file's start, so where
+    one is among them the cache stays as large as it was.
+    """
+    with explained("GDAL's cache", "read"):
+        from rasterio._env import get_gdal_config, set_gdal_config
+
+        before = int(get_gdal_config("GDAL_CACHEMAX"))
+        small = before if {"PNG", "JPEG"} & set(drivers) else min(before, megabytes * 2**20)
+        set_gdal_config("GDAL_CACHEMAX", small)
+        try:
+            yield
+        finally:
+            set_gdal_config("GDAL_CACHEMAX", before)
 
 # %% ../../nbs/library/data/gdal.ipynb #ba2be139
 OPEN = threading.local()

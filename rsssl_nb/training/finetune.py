@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..data.gdal import small_cache
 from ..data.passport import like_training, raster_passport
-from ..data.statistics import image_statistics, normalise
+from ..data.statistics import normalise
 from ..encoders import Encoder, Segmenter
 from ..errors import InputError
 from ..methods.base import At, Step, uniform
@@ -42,6 +43,7 @@ from rsssl_nb.training.labelled import (
     open_pairs,
     read_subset,
     read_windows,
+    window_statistics,
 )
 from .pretrain import digest
 from .processes import refuse_other_world, share_batchnorm, sum_over, world
@@ -98,7 +100,7 @@ def build_segmenter(encoder: Encoder, meta: dict, pairs: list, windows: list, si
     mean, std = meta.get("mean"), meta.get("std")
     if not mean:
         some = choose(windows, min(1.0, 64 / len(windows)))
-        mean, std = image_statistics(read_windows(pairs, some, size)[0])
+        mean, std = window_statistics(pairs, some, size)
     model.mean.copy_(torch.tensor(mean).view_as(model.mean))
     model.std.copy_(torch.tensor(std).view_as(model.std))
     model.classes, model.colors, model.size = list(classes.names), list(classes.colors), size
@@ -333,7 +335,7 @@ def finetune(
         refuse_overlap(pairs, windows, validation, size)
     else:
         windows, validation = hold_out(pairs, windows)
-    if not sum(int((read_windows(pairs, [w], size)[1] != 255).sum()) for w in windows):
+    if not any((read_windows(pairs, [w], size)[1] != 255).any() for w in windows):
         raise InputError(
             "the chosen windows hold no labelled pixel: choose a larger --fraction, or another --subset"
         )
@@ -341,7 +343,8 @@ def finetune(
     precision = kept.precision if kept and precision == "auto" else resolve_precision(precision, device)
     if kept and channels_last is None:
         channels_last = kept.channels_last
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    drivers = [raster.source[0] for raster, _ in pairs if raster.path]
+    with small_cache(drivers), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         start, meta = start_encoder(run, bands, seed, encoder, width, stride)
         for group in [pairs] if validation.pairs is pairs else [pairs, validation.pairs]:
             alike = like_training([r for r, _ in group], meta, meta.get("mean"), meta.get("std"))

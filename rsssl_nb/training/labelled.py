@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['grid_windows', 'choose', 'LabelRaster', 'open_pairs', 'read_subset', 'labelled_windows', 'label_window',
-           'digest_windows', 'read_windows']
+           'digest_windows', 'read_windows', 'window_statistics']
 
 # %% ../../nbs/library/training/labelled.ipynb #59599e1e
 import hashlib
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..data.gdal import open_handle
+from ..data.gdal import open_handle, small_cache
 from rsssl_nb.data.labels import (
     Classes,
     check_grid,
@@ -30,6 +30,7 @@ from rsssl_nb.data.labels import (
     unknown_labels_sentence,
 )
 from ..data.raster import Raster, open_array, open_raster
+from ..data.statistics import mean_and_deviation, mean_and_square, moments
 from ..errors import InputError
 
 # %% ../../nbs/library/training/labelled.ipynb #c58c51f9
@@ -82,11 +83,12 @@ class LabelRaster:
                 f"{self.raster.name} is coded by colour and the classes have no colours: "
                 "add them to classes.json"
             )
-        self._learn_codes(classes)
-        self.counts = self._count(classes)
+        with small_cache([self.raster.source[0]] if self.raster.path else []):
+            self._learn_codes(classes)
+            self.counts = self._count(classes)
 
     def _strips(self) -> Iterator[tuple]:
-        rows = max(1, 2**22 // self.width)
+        rows = max(1, 2**20 // self.width)
         for y in range(0, self.height, rows):
             yield self.raster.read_raw(0, y, self.width, min(y + rows, self.height))
 
@@ -251,3 +253,16 @@ def read_windows(pairs: list, windows: list, size: int, ignore: int = 255):
     labels = torch.stack([label_window(pairs[i][1], x, y, size, ignore) for i, x, y in windows])
     labels[images.isnan().all(1)] = ignore
     return images, labels
+
+
+def window_statistics(pairs: list, windows: list, size: int) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation per band of windows, nodata left out: two lists of C floats.
+
+    One window is in memory at a time. A band without a valid value has mean 0 and deviation 1.
+    """
+    images = (pairs[i][0].read(x, y, size, size) for i, x, y in windows)
+    first = next(images)
+    shift = mean_and_square(moments(first, np.zeros(len(first))))[0]
+    sums = moments(first, shift) + sum(moments(image, shift) for image in images)
+    mean, deviation = mean_and_deviation(sums, shift)
+    return mean.tolist(), deviation.tolist()
