@@ -639,7 +639,7 @@ def test_another_number_of_threads_on_resume_is_said(tmp_path):
 
 
 def test_a_fine_tuning_killed_at_its_config_is_begun_again(tmp_path):
-    from rsssl_nb.training.finetune import refuse_taken
+    from rsssl_nb.training.folder import refuse_taken
 
     (tmp_path / ".config.json.part77").touch()
     refuse_taken(tmp_path, "auto")

@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['STEPS', 'LABELLED', 'CROPS', 'start_encoder', 'build_segmenter', 'Finetuning', 'segmenter_meta', 'load_segmenter',
-           'tuning_optimiser', 'finetune', 'begin_tuning', 'refuse_taken', 'ReadyWindows', 'train_segmenter']
+           'tuning_optimiser', 'finetune', 'begin_tuning', 'ReadyWindows', 'train_segmenter']
 
 # %% ../../nbs/library/training/finetune.ipynb #00000002
 import copy
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,30 +28,21 @@ from .crops import CropSet, augment, class_weights, crop_batches, dice_loss, pix
 from rsssl_nb.training.engine import (
     decay_groups,
     pick_device,
-    resolve_layout,
-    resolve_precision,
+    placed,
     resolve_workers,
     run_task,
+    settle,
     start_engine,
 )
-from .folder import code_version, foreign_file, locked, read_config
-from rsssl_nb.training.labelled import (
-    choose,
-    digest_windows,
-    labelled_windows,
-    open_pairs,
-    read_subset,
-    read_windows,
-    window_statistics,
-)
+from .folder import code_version, read_config, refuse_taken
+from .labelled import choose, digest_windows, window_statistics
 from .pretrain import digest
-from .processes import refuse_other_world, share_batchnorm, sum_over, world
+from .processes import refuse_other_world, sum_over, world
 from rsssl_nb.training.validation import (
     MOST,
     Validation,
-    given_validation,
-    hold_out,
-    refuse_overlap,
+    drivers_of,
+    open_taught,
     window_miou,
 )
 from ..weights import load, load_into, load_weights, save_weights, weights_path
@@ -326,25 +316,12 @@ def finetune(
     device = pick_device(device)
     started = folder and resume and (folder / "config.json").exists()
     kept = read_config(folder, (TuneConfig,)) if folder and started else None
-    pairs, found = open_pairs(images, labels, classes, alpha)
-    listed = read_subset(subset) if isinstance(subset, (str, Path)) else subset
-    windows = labelled_windows(pairs, size, fraction, listed, seed)
+    pairs, found, windows, validation = open_taught(
+        images, labels, val_images, val_labels, classes, alpha, fraction, subset, size, seed
+    )
     bands = pairs[0][0].bands
-    if val_images is not None:
-        validation = given_validation(val_images, val_labels, found, alpha, size, bands)
-        refuse_overlap(pairs, windows, validation, size)
-    else:
-        windows, validation = hold_out(pairs, windows)
-    if not any((read_windows(pairs, [w], size)[1] != 255).any() for w in windows):
-        raise InputError(
-            "the chosen windows hold no labelled pixel: choose a larger --fraction, or another --subset"
-        )
     length = steps or (epochs * -(-len(windows) // batch) if epochs else kept.length if kept else STEPS)
-    precision = kept.precision if kept and precision == "auto" else resolve_precision(precision, device)
-    if kept and channels_last is None:
-        channels_last = kept.channels_last
-    drivers = [raster.source[0] for raster, _ in pairs if raster.path]
-    with small_cache(drivers), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with small_cache(drivers_of(pairs)), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         start, meta = start_encoder(run, bands, seed, encoder, width, stride)
         for group in [pairs] if validation.pairs is pairs else [pairs, validation.pairs]:
             alike = like_training([r for r, _ in group], meta, meta.get("mean"), meta.get("std"))
@@ -352,6 +329,7 @@ def finetune(
         torch.manual_seed(seed)
         model = build_segmenter(start, meta, pairs, windows, size, found, mode)
         shape |= {name: meta[name] for name in ("encoder", "width", "stride")}
+        precision, channels_last = settle(kept, precision, channels_last, device, meta["width"])
         config = check_config(
             TuneConfig(
                 **shape,
@@ -367,7 +345,7 @@ def finetune(
                 validation=validation.told,
                 look_every=max(1, length // 15),
                 precision=precision,
-                channels_last=resolve_layout(channels_last, precision, meta["width"]),
+                channels_last=channels_last,
             )
         )
         task = Finetuning(config, CropSet(pairs, windows, size, seed), validation)
@@ -387,7 +365,7 @@ def finetune(
             progress,
             save_every,
             tell,
-            (lambda seconds: announce(config, seconds)) if announce else None,
+            announce,
         )
     return model.cpu().eval(), log
 
@@ -397,40 +375,8 @@ def begin_tuning(config: TuneConfig, model: Segmenter, device: str, board: Path 
     engine = start_engine(device, config.precision, config.accumulate, board)
     model.keep_batchnorm = config.batchnorm == "keep"
     model.train()
-    if world()[1] > 1:
-        model = share_batchnorm(model, engine.device.type == "cuda")
-    if config.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    if config.compile:
-        model.encoder.compile()
-    model = model.to(engine.device)
+    model = placed(model, config, engine)
     return engine, model, tuning_optimiser(model, config)
-
-
-def refuse_taken(folder: Path, resume: str | None) -> None:
-    "InputError, before anything is read, when a run folder is taken, foreign, being written, or no folder."
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file: give a folder to --out")
-    if not folder.is_dir():
-        place = next(p for p in folder.absolute().parents if p.exists())
-        if not os.access(place, os.W_OK):
-            raise InputError(f"{place} cannot be written: choose another --out, or mend its permissions")
-        return
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"{folder} cannot be written: choose another --out, or mend its permissions")
-    if resume is None and (folder / "segmenter.safetensors").exists():
-        raise InputError(
-            f"{folder} holds a fine-tuned model already: choose another --out, or open it with --resume auto"
-        )
-    if resume is None and (folder / "config.json").exists():
-        raise InputError(
-            f"{folder} holds a run already: choose another --out, or continue it with --resume auto"
-        )
-    if not (folder / "config.json").exists() and (name := foreign_file(folder)):
-        raise InputError(f"{folder} is not empty ({name}) and holds no run: choose another --out")
-    if world()[1] == 1 and not os.environ.get("WORLD_SIZE"):
-        with locked(folder):
-            pass
 
 # %% ../../nbs/library/training/finetune.ipynb #6e3528fd
 class ReadyWindows(CropSet):

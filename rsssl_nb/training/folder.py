@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['VERSION', 'read_config', 'locked', 'checkpoints', 'save_checkpoint', 'read_checkpoint', 'load_checkpoint', 'keep_log',
-           'start_folder', 'foreign_file', 'tidy', 'refuse_other_config', 'finished', 'stop_asked', 'code_version']
+           'start_folder', 'foreign_file', 'refuse_taken', 'tidy', 'refuse_other_config', 'finished', 'stop_asked',
+           'code_version']
 
 # %% ../../nbs/library/training/folder.ipynb #5d92229e
 import errno
 import json
 import math
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ from torch import nn
 from ..errors import InputError
 from ..files import remove_parts, write_aside, write_json_lines
 from .config import Config, TuneConfig, as_json, names_of
+from .processes import world
 
 # %% ../../nbs/library/training/folder.ipynb #24d75bdb
 def read_config(folder: Path | str, kinds: tuple = (Config,)):
@@ -211,6 +214,32 @@ def foreign_file(folder: Path) -> str | None:
     "The name of a file in a folder without a run that no run of ours puts there before it begins, or None."
     own = re.compile(r"\.lock|job\.log|stop|\.config\.json\.part\d+")
     return next((p.name for p in sorted(folder.glob("*")) if not own.fullmatch(p.name)), None)
+
+
+def refuse_taken(folder: Path, resume: str | None) -> None:
+    "InputError, before anything is read, when a run folder is taken, foreign, being written, or no folder."
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: give a folder to --out")
+    if not folder.is_dir():
+        place = next(p for p in folder.absolute().parents if p.exists())
+        if not os.access(place, os.W_OK):
+            raise InputError(f"{place} cannot be written: choose another --out, or mend its permissions")
+        return
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{folder} cannot be written: choose another --out, or mend its permissions")
+    if resume is None and (folder / "segmenter.safetensors").exists():
+        raise InputError(
+            f"{folder} holds a fine-tuned model already: choose another --out, or open it with --resume auto"
+        )
+    if resume is None and (folder / "config.json").exists():
+        raise InputError(
+            f"{folder} holds a run already: choose another --out, or continue it with --resume auto"
+        )
+    if not (folder / "config.json").exists() and (name := foreign_file(folder)):
+        raise InputError(f"{folder} is not empty ({name}) and holds no run: choose another --out")
+    if world()[1] == 1 and not os.environ.get("WORLD_SIZE"):
+        with locked(folder):
+            pass
 
 
 def tidy(folder: Path | str) -> None:

@@ -26,15 +26,15 @@ from .config import Config, check_config
 from rsssl_nb.training.engine import (
     make_optimiser,
     pick_device,
-    resolve_layout,
-    resolve_precision,
+    placed,
     resolve_workers,
     run_task,
+    settle,
     share_of,
     start_engine,
 )
-from .folder import code_version, read_config
-from .processes import refuse_other_world, share_batchnorm, world
+from .folder import code_version, read_config, refuse_taken
+from .processes import refuse_other_world, world
 from .record import Run
 from .windows import batches
 from ..views.pairs import two_views
@@ -167,13 +167,7 @@ def begin(config: Config, device: str, processes: int | None = None, board: Path
         load_into(learner.encoder, init)
     if size > 1 and learner.single_process:
         raise ValueError(f"{learner.single_process}: train it in one process")
-    if size > 1:
-        learner = share_batchnorm(learner, engine.device.type == "cuda")
-    if config.channels_last:
-        learner = learner.to(memory_format=torch.channels_last)
-    if config.compile:
-        learner.encoder.compile()
-    learner = learner.to(engine.device)
+    learner = placed(learner, config, engine)
     learner.fits((config.size, config.size))
     return engine, learner, make_optimiser(learner, config.optimizer, config.lr, config.weight_decay)
 
@@ -263,6 +257,8 @@ def pretrain(
         raise ValueError(f"steps {steps} is too small: use 1 or more")
     device = pick_device(device)
     folder = Path(out) if out else None
+    if folder:
+        refuse_taken(folder, resume)
     kept = read_config(folder) if folder and resume and (folder / "config.json").exists() else None
     start = load(weights_path(init), bands=bands) if init is not None else None
     sources = images if isinstance(images, (list, tuple)) else [images]
@@ -281,10 +277,8 @@ def pretrain(
         epochs = -(-length // (samples // min(batch, samples)))
     else:
         length = 0
-    precision = kept.precision if kept and precision == "auto" else resolve_precision(precision, device)
     width = width or shape.width
-    if kept and channels_last is None:
-        channels_last = kept.channels_last
+    precision, channels_last = settle(kept, precision, channels_last, device, width)
     config = check_config(
         Config(
             method=method,
@@ -305,7 +299,7 @@ def pretrain(
             std=tuple(map(float, std)),
             precision=precision,
             accumulate=accumulate,
-            channels_last=resolve_layout(channels_last, precision, width),
+            channels_last=channels_last,
             compile=compile,
             length=length,
             init=f"{Path(str(init)).name} {digest(start.encoder.state_dict())}" if start else "",
@@ -328,7 +322,7 @@ def pretrain(
             progress,
             save_every,
             tell,
-            (lambda seconds: announce(config, seconds)) if announce else None,
+            announce,
         )
     return Run(folder, config, log, learner.eval(), complete)
 
