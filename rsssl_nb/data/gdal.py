@@ -200,10 +200,10 @@ def small_cache(drivers: Iterable, megabytes: int = 32) -> Iterator[None]:
         before = int(get_gdal_config("GDAL_CACHEMAX"))
         small = before if {"PNG", "JPEG"} & set(drivers) else min(before, megabytes * 2**20)
         set_gdal_config("GDAL_CACHEMAX", small)
-        try:
-            yield
-        finally:
-            set_gdal_config("GDAL_CACHEMAX", before)
+    try:
+        yield
+    finally:
+        set_gdal_config("GDAL_CACHEMAX", before)
 
 # %% ../../nbs/library/data/gdal.ipynb #ba2be139
 OPEN = threading.local()
