@@ -32,40 +32,51 @@ class Finding(NamedTuple):
         return f"{line}\n{'':21} -> {self.cure}" if self.cure else line
 
 
-def examine():
-    "Yields a `Finding` for each thing that the package, the lessons and the widgets need."
-    yield probe("python", python_version)
-    yield probe(
+def examine(tell=None):
+    """Yields a `Finding` for each thing that the package, the lessons and the widgets need.
+
+    `tell(name)` hears of each check before it begins.
+    """
+    for what, test, cure in checks():
+        if tell:
+            tell(what)
+        yield accelerator() if test is accelerator else probe(what, test, cure)
+
+
+def checks():
+    "Yields each check as (what, test, cure)."
+    yield "python", python_version, ""
+    yield (
         "torch pair",
         torch_pair,
         f"{PIP} --force-reinstall torch torchvision   (both from one index, in one command)",
     )
-    yield accelerator()
-    yield probe("rasters", gdal, f"{PIP} --force-reinstall rasterio")
-    yield probe(
+    yield "GPU", accelerator, ""
+    yield "rasters", gdal, f"{PIP} --force-reinstall rasterio"
+    yield (
         "coordinates",
         coordinates,
         "unset PROJ_DATA, PROJ_LIB and GDAL_DATA: they name the database of another installation",
     )
-    yield probe("figures", backend, "unset MPLBACKEND, or set it to agg")
+    yield "figures", backend, "unset MPLBACKEND, or set it to agg"
     for name in PACKAGES:
-        yield probe(name, lambda name=name: version_of(name), f"{PIP} --upgrade {name}")
-    yield probe(
+        yield name, lambda name=name: version_of(name), f"{PIP} --upgrade {name}"
+    yield (
         "jupyterlab",
         lambda: version_of("jupyterlab"),
         f"{PIP} 'rsssl_nb[lab]'   (needed for the lessons only)",
     )
-    yield probe(
+    yield (
         "widget manager",
         widget_manager,
         f"{PIP} --force-reinstall jupyterlab_widgets ipywidgets, and reload the page",
     )
-    yield probe(
+    yield (
         "kernel",
         kernel_reply,
         f"{PYTHON} -m ipykernel install --sys-prefix; a firewall or proxy must leave 127.0.0.1 alone",
     )
-    yield probe("write access", writable, "choose a folder you may write to, or free some space")
+    yield "write access", writable, "choose a folder you may write to, or free some space"
 
 
 def probe(what, test, cure=""):

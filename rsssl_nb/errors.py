@@ -6,8 +6,28 @@
 __all__ = ['InputError']
 
 # %% ../nbs/library/errors.ipynb #15fed608
+import traceback
+from pathlib import Path
+
+# %% ../nbs/library/errors.ipynb #226cd404
 class InputError(ValueError):
     """Something given by a user that cannot be used: one sentence with the file, the value and the cure.
 
-    The command line prints it and ends with exit code 2.
+    The command line prints it and ends with exit code 2; IPython shows it with the user's own line, without
+    the page of traceback.
     """
+
+    def _render_traceback_(self) -> list[str]:
+        "What IPython shows: the sentence, then the last line of the user's own code on the way to it."
+        house = str(Path(__file__).parent)
+        steps = traceback.extract_tb(self.__traceback__)
+        own = [step for step in steps if not step.filename.startswith(house)]
+        own = [
+            step for step in own if "site-packages" not in step.filename and "IPython" not in step.filename
+        ]
+        lines = [f"{type(self).__name__}: {self}"]
+        if own:
+            name = Path(own[-1].filename).name
+            place = "this cell" if "ipykernel" in own[-1].filename or name.startswith("<") else name
+            lines.append(f"  {place}, line {own[-1].lineno}: {own[-1].line}")
+        return [*lines, "  (the whole way: import traceback; traceback.print_last())"]

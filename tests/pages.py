@@ -67,8 +67,9 @@ def stamp(nb):
 
 
 def tidy(outputs):
-    "Outputs as a reader should find them: no widget views, no execution noise."
-    return [o for o in outputs if "application/vnd.jupyter.widget-view+json" not in o.get("data", {})]
+    "Outputs as a reader should find them: no widget views, no bars taken back, no execution noise."
+    shown = [o for o in outputs if "application/vnd.jupyter.widget-view+json" not in o.get("data", {})]
+    return [o for o in shown if o.get("data", None) != {"text/plain": ""}]
 
 
 def run_page(path, refresh=False, flags=frozenset()):

@@ -70,11 +70,20 @@ def grade(folder):
 
 @main.command()
 def doctor():
-    "Check the installation: each fault with its cure. Exit code 2 when there is one."
+    "Check the installation: each fault with its cure, as it is found. Exit code 2 when there is one."
     from rsssl_nb.doctor import examine
 
-    findings = list(examine())
-    for finding in findings:
+    def tell(what):
+        "Names the check that runs, on a terminal, until its finding takes the line."
+        if sys.stderr.isatty():
+            click.echo(f"\r\033[Klooking at: {what} ...", nl=False, err=True)
+
+    faults = 0
+    for finding in examine(tell):
+        if sys.stderr.isatty():
+            click.echo("\r\033[K", nl=False, err=True)
         click.echo(finding)
-    if any(finding.state == "FAULT" for finding in findings):
+        sys.stdout.flush()
+        faults += finding.state == "FAULT"
+    if faults:
         raise SystemExit(2)

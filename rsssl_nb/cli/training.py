@@ -354,7 +354,7 @@ def finetune(run, images, labels, out, subset, resume, deterministic, **kw):
         images, labels, kw["classes"] = training_labels(images)
     told = partial(announce, device=pick_device(kw["device"]), start=None if run == "random" else run)
     kw = dict(kw, subset=subset, resume=resume, announce=told)
-    _, log = finetune(run, images, labels, out, **kw)
+    model, log = finetune(run, images, labels, out, **kw)
     if not is_first():
         return
     written = out / "segmenter.safetensors"
@@ -369,6 +369,8 @@ def finetune(run, images, labels, out, subset, resume, deterministic, **kw):
     click.echo(
         f"{len(log)} steps, loss {log[0]['loss']:.3f} -> {log[-1]['loss']:.3f}; {kept}; wrote {written}"
     )
+    if hasattr(model, "outcome"):
+        click.echo(f"{model.outcome}\nwrote {out / 'outcome.png'} and outcome.json")
 
 
 def training_labels(path):

@@ -22,6 +22,7 @@ from .raster import MAX_WINDOW_BYTES, Raster, open_array, open_raster
 from .write import rgb
 from ..errors import InputError
 from ..files import file_stamp
+from ..notebook import Note
 
 # %% ../../nbs/library/data/labels.ipynb #82ccc961
 def pack_rgb(colour):
@@ -348,5 +349,5 @@ def read_labels(
         raise InputError(unknown_labels_sentence(raster, classes, strange))
     if strange:
         sentence = unknown_labels_sentence(raster, classes, strange)
-        warnings.warn(f"{sentence}; it counts as no label here", stacklevel=2)
+        warnings.warn(f"{sentence}; it counts as no label here", Note, stacklevel=2)
     return out

@@ -14,6 +14,7 @@ import numpy as np
 
 from .raster import Raster, pixel_metres, spread_windows
 from ..errors import InputError
+from ..notebook import Note
 
 # %% ../../nbs/library/data/passport.ipynb #2620b8f7
 def pixel_size(raster: Raster) -> list[float] | None:
@@ -115,7 +116,7 @@ def like_training(rasters: list, meta: dict | None, mean=None, std=None) -> list
             told["level"] = [f"{found[0].name}: {text}"]
     for texts in told.values():
         more = f"; so in {len(texts)} files" if len(texts) > 1 else ""
-        warnings.warn(f"{texts[0]}{more}", stacklevel=3)
+        warnings.warn(f"{texts[0]}{more}", Note, stacklevel=3)
     return found
 
 
@@ -138,6 +139,7 @@ def in_one_unit(rasters: list) -> list:
         warnings.warn(
             f"{other[0].name}: its scale and offset tags differ from those of {rasters[0].name}: the numbers "
             f"of {len(other)} of {len(found)} files are converted",
+            Note,
             stacklevel=3,
         )
     return found

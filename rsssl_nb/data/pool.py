@@ -28,6 +28,7 @@ from .passport import in_one_unit
 from .raster import Raster, open_raster
 from .statistics import band_statistics
 from ..errors import InputError
+from ..notebook import Note
 
 # %% ../../nbs/library/data/pool.ipynb #51ba045d
 def list_sources(sources: object) -> list:
@@ -215,15 +216,15 @@ class Pool:
             known = len(self.skipped)
             self.skip(self.rasters[i], error)
             if len(self.skipped) > known:
-                warnings.warn(f"windows are replaced: {error}", stacklevel=2)
+                warnings.warn(f"windows are replaced: {error}", Note, stacklevel=2)
         for other, left, top, _ in self.windows(64, seed=(i << 40) + (y << 20) + x, epoch=-2).tolist():
             with suppress(InputError):
                 return self.rasters[other].read(left, top, self.size, self.size)
         raise InputError(f"64 windows in a row cannot be read: {self.skipped[-1][1]}")
 
-    def statistics(self, samples: int = 256) -> tuple[np.ndarray, np.ndarray]:
+    def statistics(self, samples: int = 256, progress: bool = False) -> tuple[np.ndarray, np.ndarray]:
         "Mean and standard deviation per band (C,), from at most `samples` windows."
-        return band_statistics(self, samples)
+        return band_statistics(self, samples, progress)
 
     def default_samples(self) -> int:
         "How many windows make an epoch: as many as would hold the valid pixels once, 64 at least."
@@ -272,7 +273,7 @@ class Pool:
             kinds.setdefault(str(warning.message).split(": ", 1)[-1][:40], []).append(warning)
         for alike in kinds.values():
             more = f"; so in {len(alike)} files" if len(alike) > 1 else ""
-            warnings.warn(f"{alike[0].message}{more}", stacklevel=3)
+            warnings.warn(f"{alike[0].message}{more}", Note, stacklevel=3)
         return in_one_unit(rasters)
 
     def __repr__(self):

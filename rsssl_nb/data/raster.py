@@ -31,6 +31,7 @@ from rsssl_nb.data.gdal import (
 )
 from ..errors import InputError
 from ..files import file_stamp
+from ..notebook import Note
 
 # %% ../../nbs/library/data/raster.ipynb #93caca56
 LARGEST = 1e30  # of a measurement: beyond lie the smallest and largest floats that programs write for nothing
@@ -316,6 +317,7 @@ def alpha_band(file, path: str | os.PathLike, alpha: str) -> int | None:
     warnings.warn(
         f"{path}: band {tagged} is tagged alpha but holds many values, so it is read as data "
         '(alpha="mask" makes it a mask)',
+        Note,
         stacklevel=4,
     )
     return None
@@ -393,7 +395,7 @@ def open_file(
         colours = ("red", "green", "blue") if palette is not None else ()
         nodatas = nodatas * max(1, len(colours))
         for text in unread_parts(file, path):
-            warnings.warn(text, stacklevel=3)
+            warnings.warn(text, Note, stacklevel=3)
         scales, offsets = scale_tags(file, indexes)
         gcps = file.gcps if file.gcps[0] else ()
         crs = None

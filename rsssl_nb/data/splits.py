@@ -22,6 +22,7 @@ from .labels import Classes, read_labels
 from .raster import Raster, open_raster
 from .shapes import SPLITS, VECTORS, polygon_labels, restrict, split_counts
 from ..errors import InputError
+from ..notebook import Note
 
 # %% ../../nbs/library/data/splits.ipynb #bce051a9
 class Entry(NamedTuple):
@@ -121,7 +122,7 @@ def make_dataset(
             )
     if missing:
         some = ", ".join(missing[:3]) + " ..." * (len(missing) > 3)
-        warnings.warn(f"{name}: {len(missing)} files are missing: {some}", stacklevel=3)
+        warnings.warn(f"{name}: {len(missing)} files are missing: {some}", Note, stacklevel=3)
     classes = coding and Classes(coding.names, coding.colors)
     return Dataset(name, classes, scenes, tuple(missing), coding, **more)
 

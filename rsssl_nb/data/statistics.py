@@ -10,6 +10,7 @@ __all__ = ['moments', 'mean_and_square', 'mean_and_deviation', 'part_of_overview
 import numpy as np
 
 from .raster import Raster, overview
+from ..notebook import progress_bar
 
 # %% ../../nbs/library/data/statistics.ipynb #075eb62b
 def moments(values: np.ndarray, shift: np.ndarray) -> np.ndarray:
@@ -47,13 +48,18 @@ def part_of_overview(small: np.ndarray, raster: Raster, x: int, y: int, size: in
     return small[:, top:bottom, left:right]
 
 
-def raster_moments(pool, i: int, windows: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    "The `moments` of windows of raster i, float64 (3, C), each mended by what it lacks to the overview."
+def raster_moments(pool, i: int, windows: np.ndarray, shift: np.ndarray, tell=None) -> np.ndarray:
+    """The `moments` of windows of raster i, float64 (3, C), each mended by what it lacks to the overview.
+
+    `tell(1)` hears of each window.
+    """
+    tell = tell or (lambda n: None)
     raster = pool.rasters[i]
     sums = np.zeros((3, pool.bands))
     if not raster.overviews:
         for window in windows:
             sums += moments(pool.read(window), shift)
+            tell(1)
         return sums
     small = overview(raster)
     whole = mean_and_square(moments(small, shift))
@@ -62,10 +68,11 @@ def raster_moments(pool, i: int, windows: np.ndarray, shift: np.ndarray) -> np.n
         seen = moments(part_of_overview(small, raster, *window[1:]), shift)
         sums += here
         sums[1:] += np.where(seen[0] > 0, here[0] * (whole - mean_and_square(seen)), 0)
+        tell(1)
     return sums
 
 
-def band_statistics(pool, samples: int = 256) -> tuple[np.ndarray, np.ndarray]:
+def band_statistics(pool, samples: int = 256, progress: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation per band (C,) of a Pool's valid values, from windows read in block order.
 
     The windows have a seed of their own. With overviews in every file a quarter of them does. A band
@@ -76,7 +83,11 @@ def band_statistics(pool, samples: int = 256) -> tuple[np.ndarray, np.ndarray]:
     windows = pool.windows(max(1, min(samples, pool.default_samples())), seed=0, epoch=-1)
     windows = windows[pool.in_block_order(windows)]
     shift = mean_and_square(moments(pool.read(windows[0]), np.zeros(pool.bands)))[0]
-    sums = sum(raster_moments(pool, i, windows[windows[:, 0] == i], shift) for i in np.unique(windows[:, 0]))
+    with progress_bar(len(windows), 0, progress, "window", "statistics") as bar:
+        sums = sum(
+            raster_moments(pool, i, windows[windows[:, 0] == i], shift, bar.update)
+            for i in np.unique(windows[:, 0])
+        )
     return mean_and_deviation(sums, shift)
 
 # %% ../../nbs/library/data/statistics.ipynb #9ce9774f

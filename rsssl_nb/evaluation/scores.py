@@ -26,7 +26,7 @@ from rsssl_nb.data.labels import (
 from ..data.raster import Raster, open_raster, pixel_metres
 from ..errors import InputError
 from .areas import area_adjusted
-from ..training.record import progress_bar
+from ..notebook import Note, progress_bar
 
 # %% ../../nbs/library/evaluation/scores.ipynb #00000006
 def scores(confusion) -> dict:
@@ -167,7 +167,7 @@ def match_classes(predicted: Classes, truth: Classes, name: str, labels: str) ->
         )
     if strange:
         text = f"{name} knows {', '.join(strange)}, which {labels} does not: it counts as wrong"
-        warnings.warn(text, stacklevel=3)
+        warnings.warn(text, Note, stacklevel=3)
     return tuple(names), table
 
 

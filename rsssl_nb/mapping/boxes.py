@@ -26,9 +26,9 @@ from .tiling import check_windows, plan_windows
 from ..methods.combined import Combined
 from ..methods.grass import GraSS, GuidedCrop
 from ..methods.registry import recorded_method
+from ..notebook import progress_bar
 from ..training.config import Config
 from ..training.folder import checkpoints, read_checkpoint, read_config
-from ..training.record import progress_bar
 from ..views.geometry import corners, transform_points, view_affine
 from ..views.pairs import two_views
 from ..weights import load_weights
@@ -151,7 +151,10 @@ def draw_boxes(
         head += f'"crs": {crs}, '
     head += '"features": [\n'
     windows = len(plan_windows(raster, size, 0))
-    with model_on_device(method, device) as device, progress_bar(windows, 0, progress) as bar:
+    with (
+        model_on_device(method, device) as device,
+        progress_bar(windows, 0, progress, "window", "boxes") as bar,
+    ):
         found = box_features(method, raster, mean, std, size, batch, seed, device, bar.update)
         if out is None:
             return list(found)

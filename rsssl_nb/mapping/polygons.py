@@ -16,6 +16,7 @@ import numpy as np
 from ..data.gdal import driver_of, explained, open_handle
 from ..errors import InputError
 from ..files import file_stamp, mark, refuse_to_replace, write_aside
+from ..notebook import Note
 
 # %% ../../nbs/library/mapping/polygons.ipynb #451e7c9e
 def ring_area(ring: np.ndarray) -> float:
@@ -149,7 +150,7 @@ def write_polygons(source: str | Path, out: str | Path, least_area: float = 0.0,
             raise
         raise InputError(f"{out} cannot be written ({error}): check the path and its space") from error
     if not found:
-        warnings.warn(f"{source} has no region of a class to draw: {out} is empty", stacklevel=2)
+        warnings.warn(f"{source} has no region of a class to draw: {out} is empty", Note, stacklevel=2)
     return out
 
 

@@ -29,9 +29,9 @@ from ..files import refuse_no_space, refuse_to_replace, remove_parts, write_asid
 from .categories import write_categories
 from .stitch import map_bands
 from .tiling import band_layout, bands_of_process, plan_windows
+from ..notebook import Note, progress_bar
 from ..training.folder import locked
 from ..training.processes import refuse_other_world, world
-from ..training.record import progress_bar
 
 # %% ../../nbs/library/mapping/store.ipynb #7d572009
 def band_path(folder: Path, band: int) -> Path:
@@ -268,7 +268,7 @@ def write_map(
     out = outputs[0].path
 
     def bands(numbers, show):
-        with progress_bar(len(plan_windows(raster, size, overlap)), 0, show) as bar:
+        with progress_bar(len(plan_windows(raster, size, overlap)), 0, show, "window", "mapping") as bar:
             yield from map_bands(
                 predict,
                 raster,
@@ -286,7 +286,7 @@ def write_map(
     if out is None:
         found = np.concatenate([band for _, band in bands(None, progress)], 1)
         if (found == 255).all():
-            warnings.warn(empty, stacklevel=3)
+            warnings.warn(empty, Note, stacklevel=3)
         return found
     about = dict(
         raster=raster.name,
@@ -315,5 +315,5 @@ def write_map(
             save_band(folder, band, array)
         wait_for_all()
         if rank == 0 and not assemble(folder, raster, outputs, size):
-            warnings.warn(empty, stacklevel=3)
+            warnings.warn(empty, Note, stacklevel=3)
     return out

@@ -13,7 +13,9 @@ from importlib import import_module
 from inspect import Parameter, signature
 
 from ..encoders import Encoder
+from ..errors import InputError
 from .base import Method
+from ..notebook import Note
 from ..views.pairs import PHOTOGRAPHS, Plan
 
 # %% ../../nbs/library/methods/registry.ipynb #5c90b02b
@@ -42,9 +44,9 @@ METHODS = {  # command-line name: module:class, below rsssl_nb
 
 
 def method_class(name: str) -> type[Method]:
-    "The class of a method by its name in METHODS. ValueError lists the names."
+    "The class of a method by its name in METHODS. InputError lists the names."
     if name not in METHODS:
-        raise ValueError(f"method {name!r} is not known: choose one of {', '.join(METHODS)}")
+        raise InputError(f"method {name!r} is not known: choose one of {', '.join(METHODS)}")
     module, cls = METHODS[name].split(":")
     return getattr(import_module(f"rsssl_nb.{module}"), cls)
 
@@ -158,6 +160,7 @@ def recorded_method(name: str, encoder: Encoder, options: dict, defaults: int = 
     warnings.warn(
         f"this {name} was made with the defaults of version {defaults} and keeps them "
         f"(colours of half the strength{others}); new runs have those of version {DEFAULTS}",
+        Note,
         stacklevel=2,
     )
     return method

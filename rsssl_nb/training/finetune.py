@@ -23,6 +23,7 @@ from ..encoders import Encoder, Segmenter
 from ..errors import InputError
 from ..methods.base import At, Step, uniform
 from ..moved import forward
+from ..notebook import in_notebook
 from .config import TuneConfig, check_config
 from .crops import CropSet, augment, class_weights, crop_batches, dice_loss, pixel_loss
 from rsssl_nb.training.engine import (
@@ -36,6 +37,7 @@ from rsssl_nb.training.engine import (
 )
 from .folder import code_version, read_config, refuse_taken
 from .labelled import choose, digest_windows, window_statistics
+from .outcome import tell_outcome
 from .pretrain import digest
 from .processes import refuse_other_world, sum_over, world
 from rsssl_nb.training.validation import (
@@ -275,7 +277,8 @@ def finetune(
 ) -> tuple[Segmenter, list[dict]]:
     """A segmenter learnt from few labels: gives (model, log), a dict a step; with `out`, also a folder.
 
-    The folder holds config, log, checkpoints and, at the end, `segmenter.safetensors`.
+    The folder holds config, log, checkpoints and, at the end, `segmenter.safetensors` and `outcome.json` and
+    `.png`: IoU of each class, truth beside prediction (`model.outcome`, shown in a notebook).
     `run`: pretraining folder, weights file, "shipped:NAME", Run, or "random" (shaped by `encoder`, `width`,
     `stride`). `images`, `labels`: folders paired by file stem, files, or Scenes and arrays. `fraction` in
     (0, 1] of the grid's windows of `size` pixels that hold labels, or `subset` (file or list). The length is
@@ -354,7 +357,7 @@ def finetune(
             task.weights = class_weights(pairs, windows, size, len(found.names))
         board = folder if tensorboard else None
         engine, model, optimiser = begin_tuning(config, model, device, board)
-        log, _ = run_task(
+        log, complete = run_task(
             task,
             model,
             optimiser,
@@ -367,6 +370,10 @@ def finetune(
             tell,
             announce,
         )
+        if task.best and not complete:
+            load_into(model, task.best["weights"])  # what an interrupted run has to give
+        if complete and world()[0] == 0 and (folder or in_notebook()):
+            tell_outcome(model, task, folder, progress)
     return model.cpu().eval(), log
 
 

@@ -24,6 +24,7 @@ from torch import nn
 
 from ..errors import InputError
 from ..files import remove_parts, write_aside, write_json_lines
+from ..notebook import Note
 from .config import Config, TuneConfig, as_json, names_of
 from .processes import world
 
@@ -87,7 +88,7 @@ def locked(folder: Path | str) -> Iterator[Path]:
             text = (
                 f"{folder} lies on a disk without locks ({e.strerror}): start no other job with this folder"
             )
-            warnings.warn(text, stacklevel=3)
+            warnings.warn(text, Note, stacklevel=3)
         yield folder
 
 # %% ../../nbs/library/training/folder.ipynb #a091714b

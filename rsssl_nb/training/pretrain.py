@@ -20,7 +20,7 @@ from ..data.statistics import normalise
 from ..encoders import Encoder
 from ..errors import InputError
 from ..methods.base import At, Method, Step
-from ..methods.registry import DEFAULTS, recorded_method
+from ..methods.registry import DEFAULTS, method_class, recorded_method
 from ..moved import forward
 from .config import Config, check_config
 from rsssl_nb.training.engine import (
@@ -255,6 +255,7 @@ def pretrain(
         raise ValueError("give the length in --steps or in --epochs, not in both")
     if steps is not None and steps < 1:
         raise ValueError(f"steps {steps} is too small: use 1 or more")
+    method_class(method)  # a wrong name is told before an image is read
     device = pick_device(device)
     folder = Path(out) if out else None
     if folder:
@@ -268,7 +269,7 @@ def pretrain(
     if start:
         refuse_other_trunk(init, start.encoder, encoder, width)
     shape: Any = start.encoder if start else kept or Config()  # encoder, width and stride
-    mean, std = pool.statistics()
+    mean, std = pool.statistics(progress=progress and world()[0] == 0)
     samples = samples or pool.default_samples()
     if kept and steps is None and epochs is None:
         length, epochs = kept.length, kept.epochs
@@ -341,7 +342,7 @@ MOVED = {
     "schedule": "lr_factor",
     "windows": "WindowSet loader",
     "engine": "decay_groups seed_step DEATHS ENOUGH finite_step in_a_sentence train_step train",
-    "record": "HEALTH RunRecorder progress_bar",
+    "record": "HEALTH RunRecorder",
 }
 __getattr__ = forward(
     __name__,
@@ -349,6 +350,7 @@ __getattr__ = forward(
     | dict(
         normalise="data.statistics:normalise",
         numbers="training.record:scalars",
+        progress_bar="notebook:progress_bar",
         Keeper="training.record:RunRecorder",
         anyone="training.processes:any_process",
     ),

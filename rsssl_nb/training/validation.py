@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOST', 'Validation', 'hold_out', 'given_validation', 'refuse_overlap', 'shared_ground', 'open_taught', 'drivers_of',
-           'window_miou', 'knn_probe']
+           'window_confusion', 'window_miou', 'knn_probe']
 
 # %% ../../nbs/library/training/validation.ipynb #67661e3f
 import warnings
@@ -157,10 +157,10 @@ def drivers_of(pairs: list) -> list[str]:
 
 
 @torch.no_grad()
-def window_miou(
+def window_confusion(
     model: nn.Module, pairs: list, windows: list, size: int, batch: int = 8, device="cpu"
-) -> float:
-    "Mean IoU over the classes that occur, of a segmenter on labelled windows, read as they are looked at."
+) -> torch.Tensor:
+    "The confusion matrix (K, K) of a segmenter on labelled windows, rows truth, read as they are looked at."
     was = model.training
     model.eval()
     n = len(model.classes)
@@ -170,7 +170,14 @@ def window_miou(
         ready = normalise(images.to(device), model.mean.flatten(), model.std.flatten())
         table += confusion_matrix(labels, model(ready).argmax(1).cpu(), n, 255)
     model.train(was)
-    return mean_iou(table.double())
+    return table
+
+
+def window_miou(
+    model: nn.Module, pairs: list, windows: list, size: int, batch: int = 8, device="cpu"
+) -> float:
+    "Mean IoU over the classes that occur, of a segmenter on labelled windows."
+    return mean_iou(window_confusion(model, pairs, windows, size, batch, device).double())
 
 # %% ../../nbs/library/training/validation.ipynb #bdf9b45a
 def knn_probe(images, labels, classes=None, size: int = 128, most: int = 64, alpha: str = "auto") -> Callable:
