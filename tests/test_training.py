@@ -529,6 +529,12 @@ def test_pretraining_starts_from_weights_of_any_home(source, tmp_path):
         pretrain(SCENE, init=start, **{**small, "width": 12})
 
 
+def test_fine_tuning_starts_from_a_shipped_encoder():
+    "Its record tells its images in words, not as a passport."
+    _, log = finetune("shipped:simclr-20", SCENE, SCENE.labels, **{**TUNE, "steps": 1})
+    assert len(log) == 1
+
+
 def test_lengths_in_steps_and_their_default():
     steps = pretrain(SCENE, steps=3, **{k: v for k, v in SMALL.items() if k != "epochs"})
     assert len(steps.log) == 3 and steps.config.total == 3

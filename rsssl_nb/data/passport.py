@@ -101,7 +101,8 @@ def like_training(rasters: list, meta: dict | None, mean=None, std=None) -> list
     Numbers are converted where both sides tell scale and offset. `mean`, `std` of the training are compared
     with those of the first raster, in its converted units.
     """
-    known = dict((meta or {}).get("images") or {})
+    known = (meta or {}).get("images")
+    known = dict(known) if isinstance(known, dict) else {}  # the shipped files have words there
     if not known and (meta or {}).get("band_names"):
         names = meta["band_names"]
         known["band_names"] = [] if all(n == f"band {i}" for i, n in enumerate(names, 1)) else names
