@@ -171,7 +171,7 @@ def losses(asked, dubai: Path, rows: Rows):
     potsdam = dubai.parent / "potsdam"
     halves = potsdam_halves(potsdam, asked.out)
     tile = stitch(dubai, 2, asked.out)
-    for seed, data, (arm, (start, how)) in product(range(asked.seeds), ("potsdam", "dubai"), LOSSES.items()):
+    for seed, data, (arm, (start, how)) in product(range(asked.seeds), asked.data, LOSSES.items()):
         for part in (0, 1) if data == "potsdam" else (0,):
             job = dict(arm=arm, data=data, part=part, seed=seed)
             if rows.holds(job):
@@ -214,6 +214,7 @@ def main():
     parser.add_argument("--part", choices=("defaults", "losses"), required=True)
     parser.add_argument("--old", type=lambda path: Path(path).resolve(), help="a checkout of commit 6b65888")
     parser.add_argument("--fractions", type=float, nargs="+", default=[0.01, 0.1])
+    parser.add_argument("--data", nargs="+", choices=("potsdam", "dubai"), default=["potsdam", "dubai"])
     parser.add_argument("--px", type=int, choices=(128, 256), default=128)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--most", type=int, default=10**6, help="new rows of this call")
