@@ -36,11 +36,13 @@ def run_cards(
 ) -> None:
     """Adds the scorecard's rows of a data set to the file at `path`; arms and seeds that are there stay.
 
+    Rows of another protocol are dropped.
     Each arm is trained on unlabelled tiles and asked before, `looks` - 1 times during, and after, on tiles of
     other scenes. `folder` holds the pack of Dubai.
     """
     near, other, classes, metres = audited(name, folder)
     rows = json.loads(path.read_text()) if path.exists() else []
+    rows = [row for row in rows if row["protocol"] == PROTOCOL]
     setup = replace(SMALL, width=16, px=64, batch=32, epochs=epochs)
     mean, std = band_moments(near.images)
     bank, query = ((normalise(tiles.images.float(), mean, std), tiles.labels) for tiles in (near, other))

@@ -9,6 +9,7 @@ from pathlib import Path
 from arms import ARMS, Setup, options_of
 from tiles import SUBSETS, Data
 
+from rsssl_nb.evaluation.evidence import PROTOCOL
 from rsssl_nb.files import write_aside
 
 ONE = [("01pct", number) for number in range(3)]
@@ -104,8 +105,9 @@ class ResultsFile:
         self.rows = {identity(row): row for row in rows}
 
     def is_done(self, job: dict) -> bool:
-        "Whether a job's row is there and finished: scored, or diverged."
-        return self.rows.get(identity(job), {}).get("status") in ("done", "diverged")
+        "Whether a job's row is there and finished, scored or diverged, under this protocol."
+        row = self.rows.get(identity(job), {})
+        return row.get("status") in ("done", "diverged") and row.get("protocol") == PROTOCOL
 
     def keep(self, row: dict) -> None:
         "Adds a row, or replaces the one of its identity, and writes the file."

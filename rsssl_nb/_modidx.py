@@ -571,6 +571,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                    'rsssl_nb/evaluation/mechanisms.py'),
                                                 'rsssl_nb.evaluation.mechanisms.false_card': ( 'evidence/mechanisms.html#false_card',
                                                                                                'rsssl_nb/evaluation/mechanisms.py'),
+                                                'rsssl_nb.evaluation.mechanisms.first_suspect_precision': ( 'evidence/mechanisms.html#first_suspect_precision',
+                                                                                                            'rsssl_nb/evaluation/mechanisms.py'),
                                                 'rsssl_nb.evaluation.mechanisms.glcnet_card': ( 'evidence/mechanisms.html#glcnet_card',
                                                                                                 'rsssl_nb/evaluation/mechanisms.py'),
                                                 'rsssl_nb.evaluation.mechanisms.grass_card': ( 'evidence/mechanisms.html#grass_card',

@@ -21,6 +21,7 @@ import tiles as stacks  # noqa: E402
 
 from rsssl_nb.confusion import mean_iou  # noqa: E402
 from rsssl_nb.evaluation.evidence import (  # noqa: E402
+    PROTOCOL,
     compare,
     countable_rows,
     difference_verdict,
@@ -139,7 +140,7 @@ def row(method, seed, table, **more):
         transfer="backbone",
         label_subset=0,
         status="done",
-        protocol=1,
+        protocol=PROTOCOL,
         small=False,
         seed=seed,
         miou=0.5,
@@ -325,7 +326,7 @@ def test_floors_need_no_network(tmp_path, monkeypatch):
         overlaps=[dict(mean_iou=0.5, iou={"road": 0.5})],
     )
     book = harness_jobs.ResultsFile(tmp_path / "evidence-floor.json")
-    harness_rows.run_floors(data, book, harness_jobs.Budget(600), dict(protocol=1, small=False))
+    harness_rows.run_floors(data, book, harness_jobs.Budget(600), dict(protocol=PROTOCOL, small=False))
     found = {(r["method"], r["fraction"]): r for r in book.rows.values()}
     assert set(found) == {
         ("annotators", "none"),

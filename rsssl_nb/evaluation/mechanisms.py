@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MEASURES', 'Card', 'CARDS', 'purity_rank', 'centred_boxes', 'box_arms', 'Audit', 'audit', 'average_precision', 'lift',
-           'suspicion', 'label_shares', 'histogram_distance', 'ground_relation', 'similar_content', 'colour_similarity',
-           'nearest_valid', 'retrieval', 'ground_distance', 'collisions', 'correspondence', 'across_scenes',
-           'grass_card', 'false_card', 'glcnet_card', 'ssccl_card', 'scorecard']
+           'first_suspect_precision', 'suspicion', 'label_shares', 'histogram_distance', 'ground_relation',
+           'similar_content', 'colour_similarity', 'nearest_valid', 'retrieval', 'ground_distance', 'collisions',
+           'correspondence', 'across_scenes', 'grass_card', 'false_card', 'glcnet_card', 'ssccl_card', 'scorecard']
 
 # %% ../../nbs/evidence/mechanisms.ipynb #00000002
 from collections.abc import Callable
@@ -44,6 +44,11 @@ MEASURES = {  # name: (whose claim, is it the training objective, in words)
         "FALSE",
         "independent",
         "the same, for label histograms that differ by less than 0.2",
+    ),
+    "suspects, equal numbers": (
+        "FALSE",
+        "independent",
+        "share of right ones among the first suspects of the quarter of the rows whose own views agree best",
     ),
     "gate": ("FALSE", "optimised", "share of rows close enough to their partner to suspect anyone"),
     "window retrieval": (
@@ -180,6 +185,19 @@ def lift(score: torch.Tensor, truth: torch.Tensor, among: torch.Tensor) -> float
     if not share > 0:
         return float("nan")
     return average_precision(score[among], truth[among]) / float(share)
+
+# %% ../../nbs/evidence/mechanisms.ipynb #5e0a91c8
+def first_suspect_precision(
+    score: torch.Tensor, truth: torch.Tensor, among: torch.Tensor, sure: torch.Tensor, share: float = 0.25
+) -> float:
+    """How often the most suspicious entry of a row is a true one, in the `share` of rows that are surest.
+
+    score, truth, among (n, n): how suspicious each entry is, whether it is true, whether it may be named;
+    sure (n,): how sure of itself each row is. At least one row is asked.
+    """
+    rows = sure.argsort(descending=True, stable=True)[: max(1, round(share * len(sure)))]
+    first = score.masked_fill(~among, -torch.inf).argmax(1)[rows]
+    return float(truth[rows, first].double().mean())
 
 # %% ../../nbs/evidence/mechanisms.ipynb #00000014
 def suspicion(sim: torch.Tensor, tau: float, rule: str) -> torch.Tensor:
@@ -332,6 +350,11 @@ def false_card(method: FALSE, audit: Audit, trace: dict, at: At) -> Card:
         for rule, score in scores.items():
             for place, there in where.items():
                 card[f"suspect lift, {truth}", f"{rule}, {place}"] = lift(score, alike, among & there)
+    alike, sure = similar_content(audit)["same class"], trace["s_pos"]
+    for rule in ("gap", "similarity", "colour"):
+        found = first_suspect_precision(scores[rule], alike, among, sure)
+        card["suspects, equal numbers", rule] = found
+    card["suspects, equal numbers", "any negative"] = float(alike[among].double().mean())
     card["gate", "all rows"] = float((trace["s_pos"] >= method.suspects.gate).double().mean())
     return card
 
