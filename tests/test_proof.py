@@ -1,0 +1,97 @@
+"The proof's campaign: its arms, dials and pools, and that its protocol says what they are."
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
+sys.path.append(str(EXPERIMENTS))
+import campaign  # noqa: E402
+import proof  # noqa: E402
+from controls import GROUND, Stack  # noqa: E402
+
+from rsssl_nb.data.folders import ImageSet  # noqa: E402
+from rsssl_nb.encoders import Encoder  # noqa: E402
+from rsssl_nb.methods.base import At  # noqa: E402
+from rsssl_nb.methods.registry import METHODS, method_class, method_options  # noqa: E402
+
+ONE_EACH = list({(a.name, str(a.also and a.also[0]), str(a.make)): a for a in proof.ARMS if a.make}.values())
+
+
+@pytest.fixture
+def stack():
+    rng = np.random.default_rng(0)
+    labels = np.full((16, 48, 48), GROUND)
+    labels[:, 10:30, 20:40] = 4
+    return Stack(rng.integers(0, 256, (16, 3, 48, 48), dtype=np.uint8), labels, siblings=4)
+
+
+def test_every_run_has_a_folder_and_rows_of_its_own():
+    assert len({a.label for a in proof.ARMS}) == len(proof.ARMS)
+    assert {a.name for a in proof.ARMS} - {"random", "glcnet-mean", "simclr-long"} <= set(METHODS)
+    assert {a.world for a in proof.ARMS} == set(proof.WORLDS)
+
+
+@pytest.mark.parametrize("arm", ONE_EACH, ids=lambda a: a.label)
+def test_each_arm_trains_a_step_with_its_own_views(arm, stack, tmp_path, monkeypatch):
+    world = replace(proof.WORLDS[arm.world], pool=lambda: stack, px=48, steps=1)
+    monkeypatch.setattr(campaign, "BATCH", 16)
+    monkeypatch.setattr(campaign, "WIDTH", 8)
+    sizes = stack, "no", lambda: False, 1
+    method, config, log, complete = campaign.trained(world, arm, 0, tmp_path / "run", *sizes)
+    assert complete and config.total == 1 and np.isfinite(log[0]["loss"])
+    assert method.plans() == (arm.views or proof.VIEWS,) * 2
+
+
+def test_the_main_arms_have_one_head():
+    for arm in proof.main_arms():
+        if arm.make and "head_norm" in method_options(
+            method_class(arm.name.removesuffix("-long").removesuffix("-mean"))
+        ):
+            method = arm.make(Encoder(width=8, bands=3, stride=8))
+            assert any(isinstance(m, torch.nn.BatchNorm1d) for m in method.head), arm.name
+
+
+def test_a_partly_told_box_lies_on_the_object_in_its_share_of_the_views():
+    boxes = torch.tensor([[0, 0, 8, 8]]).repeat(400, 1)
+    mask = torch.full((400, 48, 48), GROUND)
+    mask[:, 30:40, 30:40] = 4
+    crop = proof.PartlyToldCrop.__new__(proof.PartlyToldCrop)
+    crop.labels = mask
+
+    class Pairs:
+        size = (48, 48)
+
+        def __len__(self):
+            return 200
+
+    for told in (0.25, 1.0):
+        crop.told = told
+        placed = crop.place(boxes, Pairs(), At(1.0, 1, torch.Generator().manual_seed(0)))
+        on = (placed[:, :2] == 31).all(1).float().mean()
+        assert abs(float(on) - told) < 0.07
+
+
+def test_arrangement_is_shared_by_the_asked_share_of_families(monkeypatch):
+    rng = np.random.default_rng(0)
+    textures = ImageSet(
+        rng.integers(0, 256, (56, 3, 96, 96), dtype=np.uint8), np.arange(56) % 7, tuple("abcdefg")
+    )
+    monkeypatch.setattr(proof, "rsscn7", lambda part: textures)
+    half = proof.arranged_pool(0.5)
+    content = np.sort(half.images.reshape(512, 4, -1), axis=-1)
+    same = (content == content[:, :1]).all((1, 2))
+    assert same[:256].mean() > 0.99 and same[256:].mean() < 0.01
+
+
+def test_the_protocol_says_what_the_campaign_does():
+    text = (EXPERIMENTS / "PROTOCOL.md").read_text()
+    assert f"version {proof.PROTOCOL}" in text
+    for name in ("sweep", "cpu", "long"):
+        assert f"- `{name}`" in text and f"{proof.WORLDS[name].steps:,}".replace(",", " ") in text
+    for word in ("glcnet-mean", "simclr-long", "byol", "mocov2", "densecl", "lejepa"):
+        assert word in text
