@@ -26,7 +26,8 @@ from rsssl_nb.lessons import describe, pages, root
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "_docs/pages"
 REPO = "rsssl-nb/rsssl_nb"
-INSTALL = f'#@title Run this first: it installs the package\n%pip install -q "rsssl_nb @ git+https://github.com/{REPO}"'
+SOURCE = f"git+https://github.com/{REPO}"
+INSTALL = f'#@title Run this first: it installs the package\n%pip install -q "rsssl_nb @ {SOURCE}"'
 FRONT = {
     "README.md": "index.md",
     "TEACHING.md": "teaching.md",

@@ -38,7 +38,7 @@ from rsssl_nb.training.folder import (
     stop_asked,
     tidy,
 )
-from .processes import gather_rows, share_batchnorm, world
+from .processes import AnyModule, gather_rows, share_batchnorm, world
 from .record import RunRecorder, all_finite, interrupt_stops
 from .schedule import lr_factor
 
@@ -71,7 +71,7 @@ def start_engine(device: str = "cpu", precision: str = "no", accumulate: int = 1
         return _accelerator(device, precision, accumulate, board)
 
 
-def placed(learner: nn.Module, config, engine) -> nn.Module:
+def placed(learner: AnyModule, config, engine) -> AnyModule:
     """A network with an `encoder`, on the engine's device, as a run's config wants it.
 
     BatchNorm shared by all processes, the memory layout, the encoder compiled.
