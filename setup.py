@@ -11,7 +11,7 @@ here = Path(__file__).parent
 parser = ConfigParser(delimiters=["="], interpolation=None)
 parser.read(here / "settings.ini", encoding="utf-8")
 cfg = parser["DEFAULT"]
-NAMES = "lab data interop onnx polygons bench docs dev".split()
+NAMES = "lab data interop imagenet onnx polygons bench docs dev".split()
 extras = {name: cfg[f"{name}_requirements"].split() for name in NAMES}
 
 

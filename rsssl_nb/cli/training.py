@@ -96,6 +96,31 @@ def training(command):
     return command
 
 
+def network(command):
+    "The options that choose a network, of pretraining and of fine-tuning; open where weights decide."
+    for option in (
+        click.option(
+            "--encoder",
+            metavar="NAME",
+            help="resnet18, resnet34, resnet50, or timm:NAME, as in timm:convnext_atto. [default: resnet18, "
+            "or that of the weights]",
+        ),
+        click.option(
+            "--width",
+            type=int,
+            help="Channels of a ResNet's first layer, and so of its decoder; 16 is a sixteenth of the work. "
+            "Of timm's networks only the decoder follows. [default: 64, or that of the weights]",
+        ),
+        click.option(
+            "--stride",
+            type=int,
+            help="Pixels to one cell of the feature map: 8, 16 or 32. [default: 8; of timm its own]",
+        ),
+    )[::-1]:
+        command = option(command)
+    return command
+
+
 def announce(config, seconds, device="cpu", start=None):
     """Steps, epochs and a forecast of minutes, before the first step; a Note where the length is unfit.
 
@@ -104,10 +129,11 @@ def announce(config, seconds, device="cpu", start=None):
     if not is_first():
         return
     if start is not None:
-        from rsssl_nb.weights import load, weights_path
+        from rsssl_nb.training.start import open_start
+        from rsssl_nb.weights import weights_path
 
-        path = weights_path(start)
-        click.echo(f"starts from {path}: {load(path)}")
+        found = open_start(start, config.bands, config.encoder)
+        click.echo(f"starts from {weights_path(start)}: {found}")
     length = f"{config.total} steps, {config.total / config.steps:.3g} epochs"
     windows = f"of {config.samples} windows, {config.images} a step, precision {config.precision}"
     forecast = f"; about {config.total * seconds / 60:.3g} minutes here" if seconds else ""
@@ -146,9 +172,8 @@ def notes_on(config, seconds, device="cpu"):
         )
     if seconds and device == "cpu" and config.total * seconds > HOUR:
         steps = max(1, int(HOUR / seconds))
-        smaller = (
-            "" if config.width <= 16 else f", or --width 16 ({(config.width / 16) ** 2:.0f} times less work)"
-        )
+        narrower = (config.width / 16) ** 2 if config.encoder.startswith("resnet") else 1
+        smaller = f", or --width 16 ({narrower:.0f} times less work)" if narrower > 1 else ""
         yield f"that is more than an hour: --steps {steps} fits one{smaller}"
 
 
@@ -189,16 +214,10 @@ def resume_mode(resume, out):
 @click.option("--out", type=PATH, help="The run folder to make.")
 @click.option("--samples", type=int, help="Windows an epoch. [default: valid pixels / size^2, at least 64]")
 @click.option("--bands", type=int, help="How many bands the images must have. [default: what they have]")
-@click.option("--encoder", help="resnet18, resnet34 or resnet50. [default: resnet18, or that of --init]")
-@click.option(
-    "--width",
-    type=int,
-    help="Channels of the first layer; 16 is a sixteenth of the work. [default: 64, or that of --init]",
-)
-@click.option("--stride", type=int, help="Pixels to one cell of the feature map: 8, 16 or 32. [default: 8]")
+@network
 @click.option(
     "--init",
-    metavar="FILE|RUN|shipped:NAME",
+    metavar="FILE|RUN|imagenet|shipped:NAME",
     help="Weights to start from, of any known layout; the trunk must match in full. [default: random]",
 )
 @declared(Config, skip=("encoder", "width", "stride", "epochs", "seed", "precision", "channels_last"))
@@ -253,10 +272,6 @@ def pretrain(
         )
     if deterministic:
         be_deterministic()
-    if init and is_first():
-        from rsssl_nb.weights import load, weights_path
-
-        click.echo(f"{init}: {load(weights_path(init))}")
     probe = watch_by(probe_images, probe_labels, kw)
     run = pretrain(
         training_images(images),
@@ -329,14 +344,15 @@ def be_deterministic():
 )
 @click.option("--val-labels", type=PATH, help="Their labels, paired by file stem.")
 @click.option("--out", type=PATH, help="The run folder to make.")
-@declared(TuneConfig, skip=("seed", "precision", "channels_last"))
+@network
+@declared(TuneConfig, skip=("encoder", "width", "stride", "seed", "precision", "channels_last"))
 @training
 @alpha
 @seed
 @device
 def finetune(run, images, labels, out, subset, resume, deterministic, **kw):
-    """Learn a segmenter from few labels, from RUN: a pretraining folder, a weights file, shipped:NAME or
-    `random`.
+    """Learn a segmenter from few labels, from RUN: a pretraining folder, a weights file, imagenet,
+    shipped:NAME or `random`.
 
     \b
     On several GPUs:

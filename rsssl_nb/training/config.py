@@ -22,7 +22,7 @@ class Config:
 
     method: str = "simclr"
     options: dict = field(default_factory=dict)
-    encoder: str = setting("resnet18", "resnet18, resnet34 or resnet50.")
+    encoder: str = setting("resnet18", "resnet18, resnet34, resnet50 or timm:NAME.")
     width: int = setting(64, "Channels of the first layer; 16 is a sixteenth of the work.", low=1)
     stride: int = setting(8, "Pixels to one cell of the feature map: 8, 16 or 32.")
     bands: int = 3

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEARNS', 'FEW', 'MOVED', 'Pretraining', 'encoder_meta', 'load_encoder', 'begin', 'digest', 'default_length',
-           'pretrain', 'refuse_other_trunk']
+           'pretrain']
 
 # %% ../../nbs/library/training/pretrain.ipynb #00000002
 import hashlib
@@ -36,9 +36,16 @@ from rsssl_nb.training.engine import (
 from .folder import code_version, read_config, refuse_taken
 from .processes import refuse_other_world, world
 from .record import Run
+from rsssl_nb.training.start import (
+    network_stride,
+    open_start,
+    other_normalisation,
+    refuse_other_trunk,
+    refuse_plain,
+)
 from .windows import batches
 from ..views.pairs import two_views
-from ..weights import load, load_into, load_weights, save_weights, weights_path
+from ..weights import load_into, load_weights, save_weights
 
 # %% ../../nbs/library/training/pretrain.ipynb #00000027
 class Pretraining:
@@ -51,6 +58,7 @@ class Pretraining:
         self.config = config
         self.pool = pool
         self.probe = probe
+        self.start: dict = {}  # of the normalisation of the weights it starts from
 
     def batches(self, first: int, workers: int) -> Iterator:
         "Raw windows (B, C, size, size) and their numbers (B,), from step `first` on."
@@ -101,7 +109,7 @@ class Pretraining:
     def finish(self, folder: Path | None, model: Any) -> None:
         "The encoder's file."
         if folder:
-            meta = encoder_meta(self.config, self.pool)
+            meta = encoder_meta(self.config, self.pool) | self.start
             save_weights(folder / "encoder.safetensors", model.encoder.state_dict(), meta)
 
 # %% ../../nbs/library/training/pretrain.ipynb #0000002a
@@ -162,6 +170,7 @@ def begin(config: Config, device: str, processes: int | None = None, board: Path
     engine = start_engine(device, config.precision, config.accumulate, board)
     torch.manual_seed(config.seed)
     encoder = Encoder(config.encoder, config.bands, config.width, config.stride)
+    refuse_plain(encoder, "give it to finetune with --mode frozen, or pretrain a network with stages")
     learner = recorded_method(config.method, encoder, config.options, config.defaults).train()
     if init is not None:
         load_into(learner.encoder, init)
@@ -237,10 +246,12 @@ def pretrain(
     name in METHODS, as simclr, glcnet, false, grass, ssccl. The length is told in `steps` or in `epochs`
     (default: page `training/pretrain`, `default_length`). An epoch draws `samples` random windows of `size`
     pixels (default max(64, valid pixels / size^2)); those with more than `max_nodata` missing are dropped.
-    `encoder`, `width` and `stride`: default resnet18, 64, 8, or those of `init`: a weights file of any known
-    layout, a run folder, or "shipped:NAME"; its bands are adapted, its trunk must match in full, and the
-    images' own statistics normalise. `lr` is the highest learning rate, `warmup` a share of the run,
-    `options` the method's own. `resume`: None, "auto" or "must"; what was left open is then the run's own.
+    `encoder` (resnet18, resnet34, resnet50 or "timm:NAME"), `width` and `stride`: default resnet18, 64, 8 (of
+    timm the network's own stride), or those of `init`: a weights file of any known layout, a run folder,
+    "imagenet" or "shipped:NAME"; its bands are adapted, its trunk must match in full, and the images' own
+    statistics normalise, with a warning where its own were others. `lr` is the highest learning rate,
+    `warmup` a share of the run, `options` the method's own. `resume`: None, "auto" or "must"; what was left
+    open is then the run's own.
     `workers` processes read windows (auto: none on a processor). `precision` auto, no, bf16 or fp16; `batch`
     counts the images of all `processes`, times `accumulate` to
     one update. `save_every` steps to a checkpoint (default an epoch). `probe(encoder)` gives a number for the
@@ -261,14 +272,16 @@ def pretrain(
     if folder:
         refuse_taken(folder, resume)
     kept = read_config(folder) if folder and resume and (folder / "config.json").exists() else None
-    start = load(weights_path(init), bands=bands) if init is not None else None
-    sources = images if isinstance(images, (list, tuple)) else [images]
-    pool = Pool(sources, size, max_nodata, alpha=alpha, bands=bands)
-    if init is not None and start and start.encoder.bands != pool.bands:
-        start = load(weights_path(init), bands=pool.bands)
+    start = open_start(init, bands, encoder) if init is not None else None
     if start:
         refuse_other_trunk(init, start.encoder, encoder, width)
+    sources = images if isinstance(images, (list, tuple)) else [images]
+    pool = Pool(sources, size, max_nodata, alpha=alpha, bands=bands)
+    if start and start.encoder.bands != pool.bands:
+        start = open_start(init, pool.bands, encoder)
     shape: Any = start.encoder if start else kept or Config()  # encoder, width and stride
+    encoder = encoder or (start.encoder.name if start else shape.encoder)
+    stride = network_stride(encoder, pool.bands, stride or (shape.stride if start or kept else None))
     mean, std = pool.statistics(progress=progress and world()[0] == 0)
     samples = samples or pool.default_samples()
     if kept and steps is None and epochs is None:
@@ -284,9 +297,9 @@ def pretrain(
         Config(
             method=method,
             options=dict(options or {}),
-            encoder=encoder or (start.encoder.name if start else shape.encoder),
+            encoder=encoder,
             width=width,
-            stride=stride or shape.stride,
+            stride=stride,
             bands=pool.bands,
             size=size,
             epochs=epochs,
@@ -308,6 +321,8 @@ def pretrain(
         )
     )
     task = Pretraining(config, pool, probe)
+    if start:
+        task.start = other_normalisation(start.meta, config.mean, config.std, init)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         board = folder if tensorboard else None
         weights = start.encoder.state_dict() if start else None
@@ -326,16 +341,6 @@ def pretrain(
             announce,
         )
     return Run(folder, config, log, learner.eval(), complete)
-
-
-def refuse_other_trunk(source, found: Encoder, encoder: str | None, width: int | None) -> None:
-    "InputError when starting weights are of another network than the one that was asked for."
-    for what, asked, has in (("encoder", encoder, found.name), ("width", width, found.width)):
-        if asked is not None and asked != has:
-            raise InputError(
-                f"{source} holds a {found.name} of width {found.width}, and --{what} {asked} was asked for: "
-                f"leave --{what} out, or start from other weights"
-            )
 
 # %% ../../nbs/library/training/pretrain.ipynb #00c300e0
 MOVED = {

@@ -83,7 +83,7 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         "The normalised batch, of the same shape and type."
         if not self.training or world()[1] == 1:
-            return super().forward(x)
+            return self.activated(super().forward(x))
         dims = [d for d in range(x.ndim) if d != 1]
         shape = [1, -1] + [1] * (x.ndim - 2)
         flat = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
@@ -92,7 +92,11 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
         var = _Total.apply((flat - mean.view(shape)).square().sum(dims)) / n
         self.remember(mean.detach(), var.detach() * n / (n - 1).clamp(min=1))
         out = (flat - mean.view(shape)) / (var.view(shape) + self.eps).sqrt()
-        return (out * self.weight.view(shape) + self.bias.view(shape)).to(x.dtype)
+        return self.activated((out * self.weight.view(shape) + self.bias.view(shape)).to(x.dtype))
+
+    def activated(self, x: torch.Tensor) -> torch.Tensor:
+        "The output behind the layer's own dropout and activation, which timm's BatchNorm carries."
+        return self.act(self.drop(x)) if hasattr(self, "act") else x
 
     @torch.no_grad()
     def remember(self, mean: torch.Tensor, var: torch.Tensor) -> None:
@@ -111,13 +115,14 @@ AnyModule = TypeVar("AnyModule", bound=nn.Module)
 def share_batchnorm(module: AnyModule, cuda: bool = False) -> AnyModule:
     """The module with every BatchNorm shared among processes, in place, weights kept.
 
-    Torch's SyncBatchNorm on CUDA, else SharedBatchNorm.
+    Torch's SyncBatchNorm on CUDA, else SharedBatchNorm; also where a BatchNorm carries an activation, which
+    torch's would lose.
     """
-    if cuda:
+    shared = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    if cuda and not any(hasattr(m, "act") for m in shared):
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)
-    for m in module.modules():
-        if isinstance(m, nn.modules.batchnorm._BatchNorm):
-            m.__class__ = SharedBatchNorm
+    for m in shared:
+        m.__class__ = SharedBatchNorm
     return module
 
 # %% ../../nbs/library/training/processes.ipynb #52914e70
