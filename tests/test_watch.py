@@ -180,7 +180,7 @@ def test_a_rate_times_1000_is_reported_within_20_steps(method):
 @pytest.mark.long
 @pytest.mark.parametrize("method", ["simclr", "ssccl"])
 def test_it_is_batchnorm_in_the_head_that_keeps_a_rate_times_1000_alive(method):
-    """Without it the head's embeddings fall on two directions; with it they keep more, whatever the method."""
+    """Without it the head's embeddings fall on two directions; with it they keep more."""
     last = {}
     for head_norm in (False, True):
         run = train(method, 1.0, options=dict(head_norm=head_norm))
