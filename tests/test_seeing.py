@@ -16,11 +16,13 @@ from rsssl_nb.evaluation.active import (
     farthest_first,
     labels_saved,
     next_windows,
+    saved_interval,
     window_entropy,
 )
 from rsssl_nb.explain.attribution import agreement, attribute, erasure
 from rsssl_nb.explain.factors import factorise, feature_of_pixel, places_alike
 from rsssl_nb.explain.relax import likeness_to_itself, random_masks, relax, relax_maps
+from rsssl_nb.mapping.embed import embed
 
 
 class Corner(nn.Module):
@@ -179,6 +181,47 @@ def test_places_without_data_are_not_found():
     assert nearest.x >= 32 and nearest.y >= 32
 
 
+# ---------------------------------------------------------------- one basis for many rasters
+
+
+def test_a_stored_basis_gives_the_same_ground_the_same_colours(tmp_path):
+    torch.manual_seed(0)
+    encoder, options = Encoder(bands=4, width=8).eval(), dict(mean=110.0, std=45.0, size=64, device="cpu")
+    scene, other = make_scene(160, seed=1), make_scene(160, seed=2)
+    file = tmp_path / "colours.safetensors"
+    first = embed(encoder, scene, **options, basis=file)
+    kept = file.read_bytes()
+    assert (embed(encoder, scene, **options) == first).all()
+    assert (embed(encoder, scene, **options, basis=file) == first).all()
+    on_other = embed(encoder, other, **options, basis=file)
+    assert file.read_bytes() == kept and (on_other != embed(encoder, other, **options)).any()
+    both = np.concatenate([scene.image, other.image], 2)  # the first half is the scene again
+    again = embed(encoder, both, **options, overlap=0, basis=file)
+    alone = embed(encoder, scene, **options, overlap=0, basis=file)
+    valid = scene.valid[:64, :64]
+    assert (again[:, :64, :64] == alone[:, :64, :64])[:, valid].all()
+
+
+def test_a_basis_of_something_else_is_refused(tmp_path):
+    torch.manual_seed(0)
+    encoder, scene = Encoder(bands=4, width=8).eval(), make_scene(96, seed=1)
+    file = tmp_path / "colours.safetensors"
+    embed(encoder, scene, size=64, device="cpu", basis=file)
+    for other, options, says in [
+        (Encoder(bands=4, width=8).eval(), dict(size=64), "another weights"),
+        (encoder, dict(size=32), "another size .64, not 32"),
+        (encoder, dict(size=64, mean=1.0), "another mean"),
+    ]:
+        with pytest.raises(InputError, match=says):
+            embed(other, scene, device="cpu", basis=file, **options)
+    for text in (b"", b"no basis", b"[]" * 99):
+        file.write_bytes(text)
+        with pytest.raises(InputError, match="is no basis of colours"):
+            embed(encoder, scene, size=64, device="cpu", basis=file)
+    with pytest.raises(InputError, match="is no basis of colours"):
+        embed(encoder, scene, size=64, device="cpu", basis=tmp_path)
+
+
 # ---------------------------------------------------------------- the next window
 
 
@@ -251,6 +294,17 @@ def test_labels_saved_is_read_off_the_curves():
     assert labels_saved(better, random, (10, 20, 40)) == pytest.approx(0.5, abs=0.01)
     assert labels_saved(random, random, (10, 20, 40)) == pytest.approx(0, abs=0.01)
     assert np.isnan(labels_saved(curve([0.1, 0.2, 0.3]), random, (10, 20, 40)))
+
+
+def test_the_interval_of_labels_saved_holds_the_share(curves):
+    budgets, found = curves
+    for name in ("entropy", "coverage"):
+        low, high = saved_interval(found[name], found["random"], budgets, draws=200)
+        saved = labels_saved(found[name], found["random"], budgets)
+        assert low <= high <= 1 and (np.isnan(saved) or low <= saved <= high)
+        assert (low, high) == saved_interval(found[name], found["random"], budgets, draws=200)
+    low, high = saved_interval(found["random"], found["random"], budgets, draws=200)
+    assert low <= 0 <= high
 
 
 def test_budgets_that_cannot_be_are_named():

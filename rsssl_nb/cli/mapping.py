@@ -160,6 +160,9 @@ def maps_in_folder(images, out):
 @overlap
 @batch
 @resume
+@click.option(
+    "--basis", type=PATH, help="A file that keeps the colours' directions: read if it is there, else written."
+)
 def embed(run, image, out, size, alpha, allow_remote, **kw):
     "Colour the raster IN by what the pretrained RUN sees in it (PCA of its features), into the GeoTIFF OUT."
     from rsssl_nb.data.raster import open_raster
