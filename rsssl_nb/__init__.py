@@ -21,6 +21,18 @@ _homes = {
     "pretrain": "training.pretrain",
     "finetune": "training.finetune",
     "segment": "mapping.segment",
+    "embed": "mapping.embed",
+    "scores": "evaluation.scores",
+    "load": "weights",
+    "export": "weights",
+    "shipped": "weights",
+    "explore_pair": "widgets.explorers",
+    "explore_temperature": "widgets.explorers",
+    "explore_regions": "widgets.explorers",
+    "explore_negatives": "widgets.explorers",
+    "explore_matches": "widgets.features",
+    "explore_saliency": "widgets.features",
+    "explore_labels": "widgets.features",
 }
 __all__ = list(_homes)
 
@@ -32,4 +44,4 @@ def __getattr__(name):
 
 
 def __dir__():
-    return sorted([*globals(), *__all__])
+    return sorted(["__version__", *__all__])

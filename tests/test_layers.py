@@ -156,9 +156,11 @@ def test_doors_stay_shut_until_used(module):
 def test_public_names_are_listed_and_load_when_touched():
     names = (
         "Scene make_scene open_raster two_views Encoder SimCLR GLCNet FALSE GraSS SSCCL "
-        "pretrain finetune segment"
+        "pretrain finetune segment embed scores load export shipped explore_pair explore_temperature "
+        "explore_regions explore_negatives explore_matches explore_saliency explore_labels"
     ).split()
-    assert set(names) <= set(dir(rsssl_nb)) and rsssl_nb.__all__ == names
+    assert rsssl_nb.__all__ == names and dir(rsssl_nb) == sorted(["__version__", *names])
+    assert all(callable(getattr(rsssl_nb, name)) for name in names)
     assert loaded("from rsssl_nb import make_scene", "torchvision", "rasterio") == []
     with pytest.raises(AttributeError, match="no attribute 'nope'"):
         getattr(rsssl_nb, "nope")  # noqa: B009
