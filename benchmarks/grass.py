@@ -8,11 +8,12 @@ from measure import Sides, growth, main, question
 
 from rsssl_nb.encoders import Encoder
 from rsssl_nb.methods.base import At
-from rsssl_nb.methods.grass import GraSS, recut
+from rsssl_nb.methods.grass import GraSS
 from rsssl_nb.methods.simclr import SimCLR
 from rsssl_nb.views.geometry import view_affine
 from rsssl_nb.views.pairs import two_views
 from rsssl_nb.views.peaks import peak_boxes
+from rsssl_nb.views.recut import recut
 
 
 def heats(n, cells=7):

@@ -8,10 +8,11 @@ import torch
 from rsssl_nb.data.scenes import make_tiles, standardise
 from rsssl_nb.encoders import Encoder
 from rsssl_nb.methods.base import At
-from rsssl_nb.methods.glcnet import GLCNet, admissible, draw_centres, style, window_boxes, window_nce
+from rsssl_nb.methods.glcnet import GLCNet, draw_centres, style, window_nce
 from rsssl_nb.objectives.nce import nce
 from rsssl_nb.objectives.regions import window_mean
 from rsssl_nb.views.geometry import coordinate_ramp, invert, sample, transform_points, view_affine
+from rsssl_nb.views.matched import admissible, window_boxes
 from rsssl_nb.views.pairs import Pair, Plan, two_views
 
 TILES = standardise(make_tiles(16, 64, seed=1)[0])

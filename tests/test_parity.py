@@ -19,7 +19,6 @@ from rsssl_nb.methods.base import At
 from rsssl_nb.methods.contract import judge, late
 from rsssl_nb.methods.dense import DenseCL, PixPro, cells
 from rsssl_nb.methods.glcnet import GLCNet
-from rsssl_nb.methods.grass import recut
 from rsssl_nb.methods.lejepa import LeJEPA, disagreement, sketched_gaussian
 from rsssl_nb.methods.moco import MoCo, queue_nce
 from rsssl_nb.methods.registry import METHODS, make_method, method_class, method_options, recorded_method
@@ -32,6 +31,7 @@ from rsssl_nb.training.pretrain import pretrain
 from rsssl_nb.views.appearance import N_DRAWS, Colour, tint
 from rsssl_nb.views.geometry import draws, transform_points
 from rsssl_nb.views.pairs import Plan, mirrors_and_turns, two_views
+from rsssl_nb.views.recut import recut
 
 TILES = standardise(make_tiles(6, 64, seed=2)[0])
 

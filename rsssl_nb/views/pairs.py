@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PHOTOGRAPHS', 'intersect', 'area', 'box_iou', 'Plan', 'Pair', 'mirrors_and_turns', 'in_blocks', 'two_views',
-           'boxes_of', 'overlap', 'overlap_iou', 'overlap_points', 'a_to_b']
+           'boxes_of', 'overlap', 'overlap_iou', 'overlap_points', 'a_to_b', 'has_enough_overlap', 'overlap_mask']
 
 # %% ../../nbs/library/views/pairs.ipynb #00000002
 from collections.abc import Callable, Sequence
@@ -246,3 +246,31 @@ def overlap_points(pair: Pair, k: int) -> tuple[torch.Tensor, torch.Tensor, torc
 def a_to_b(pair: Pair) -> torch.Tensor:
     "The affine (B, 2, 3) from view a's pixels to view b's."
     return compose(pair.where_a, invert(pair.where_b))
+
+# %% ../../nbs/library/views/pairs.ipynb #83dd2d22
+def has_enough_overlap(pair: Pair, cells: int, min_iou: float = 0.1) -> torch.Tensor:
+    """Bool (B,): pairs whose overlap is wide enough to be compared.
+
+    It is at least `min_iou` of the union, and a feature cell wide in both views; `cells` is the map's side.
+    """
+    common, ok = overlap(pair)
+    sides = common[:, 2:] - common[:, :2]
+    boxes = (boxes_of(where, pair.size) for where in (pair.where_a, pair.where_b))
+    cell = torch.maximum(*((b[:, 2:] - b[:, :2]) / cells for b in boxes))
+    return ok & (overlap_iou(pair) >= min_iou) & (sides >= cell).all(1)
+
+
+def overlap_mask(pair: Pair, cells: int) -> torch.Tensor:
+    "Bool (2, B, cells, cells): cells of each view's map with their centre on ground the other view shows."
+    common, ok = overlap(pair)
+    shares = (torch.arange(cells) + 0.5) / cells
+    x, y = torch.meshgrid(shares, shares, indexing="xy")
+
+    def one(where: torch.Tensor) -> torch.Tensor:
+        size = torch.tensor(pair.size[::-1], device=where.device)
+        centres = torch.stack([x, y], -1).view(1, -1, 2).to(where.device) * size
+        at = transform_points(where, centres.expand(len(where), -1, 2).float())
+        inside = ((at >= common[:, None, :2]) & (at <= common[:, None, 2:])).all(-1) & ok[:, None]
+        return inside.view(-1, cells, cells)
+
+    return torch.stack([one(pair.where_a), one(pair.where_b)])

@@ -61,14 +61,14 @@ from rsssl_nb.mapping.tiling import window_starts as starts_of
 from rsssl_nb.methods.base import At
 from rsssl_nb.methods.dense import most_alike, neighbours
 from rsssl_nb.methods.false import false_nce, suspects
-from rsssl_nb.methods.glcnet import draw_centres, style, window_boxes, window_nce
-from rsssl_nb.methods.grass import carried, loss_map, peak_boxes, recut
+from rsssl_nb.methods.glcnet import draw_centres, style, window_nce
+from rsssl_nb.methods.grass import loss_map
 from rsssl_nb.methods.moco import queue_nce
 from rsssl_nb.methods.placebos import FALSEOracle, GraSSOracle, dominant, mixture, purest
 from rsssl_nb.methods.practice import practice
 from rsssl_nb.methods.redundancy import cross_correlation, variance_covariance
 from rsssl_nb.methods.registry import METHODS, make_method, method_class, method_options, recorded_method
-from rsssl_nb.methods.ssccl import agreement, overlap_mask, point_nce
+from rsssl_nb.methods.ssccl import agreement, point_nce
 from rsssl_nb.methods.swav import sinkhorn, swapped
 from rsssl_nb.objectives.nce import nce, nce_in_blocks, weighted_nce
 from rsssl_nb.objectives.regions import sample_points, window_mean
@@ -92,6 +92,7 @@ from rsssl_nb.views.geometry import (
     transform_points,
     view_affine,
 )
+from rsssl_nb.views.matched import window_boxes
 from rsssl_nb.views.pairs import (
     Plan,
     a_to_b,
@@ -99,9 +100,12 @@ from rsssl_nb.views.pairs import (
     boxes_of,
     overlap,
     overlap_iou,
+    overlap_mask,
     overlap_points,
     two_views,
 )
+from rsssl_nb.views.peaks import peak_boxes
+from rsssl_nb.views.recut import carried, recut
 from rsssl_nb.weights import load_into, load_weights, shipped
 from rsssl_nb.widgets.boxes import as_geojson
 
