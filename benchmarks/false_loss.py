@@ -7,8 +7,9 @@ import sys
 import torch
 from measure import Sides, growth, main, question
 
-from rsssl_nb.methods.false import SENTINEL, false_nce
+from rsssl_nb.methods.false import false_nce
 from rsssl_nb.objectives.nce import nce
+from rsssl_nb.objectives.suspects import SENTINEL
 
 TAU, GATE = 0.5, 0.9
 
