@@ -19,7 +19,9 @@ class InputError(ValueError):
 
     def _render_traceback_(self) -> list[str]:
         "What IPython shows: the sentence, then the last line of the user's own code on the way to it."
-        house = str(Path(__file__).parent)
+        import rsssl_nb
+
+        house = str(Path(rsssl_nb.__file__).parent)
         steps = traceback.extract_tb(self.__traceback__)
         own = [step for step in steps if not step.filename.startswith(house)]
         own = [
