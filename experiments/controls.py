@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from campaign import Arm, World
+from trials import Arm, World
 
 from rsssl_nb.data.folders import ImageSet, open_folders, read_image
 from rsssl_nb.data.mosaics import MosaicPlan, make_mosaics

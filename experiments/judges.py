@@ -16,8 +16,8 @@ import argparse
 
 import numpy as np
 import torch
-from campaign import ROOT, STRIDE, WIDTH, Campaign, add_options, asked_of, carry_out, read_rows
 from controls import ARMS, JUDGES, PROTOCOL, WORLDS, dubai_tiles, imagery, of_trace
+from trials import ROOT, STRIDE, WIDTH, Campaign, add_options, asked_of, carry_out, read_rows
 
 from rsssl_nb.confusion import confusion_matrix, mean_iou
 from rsssl_nb.data.statistics import normalise

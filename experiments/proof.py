@@ -17,7 +17,6 @@ from functools import partial
 
 import judges
 import torch
-from campaign import ROOT, Arm, Campaign, World, add_options, asked_of, carry_out, read_rows
 from controls import (
     COLOUR,
     GROUND,
@@ -35,6 +34,7 @@ from controls import (
     rsscn7,
     rsscn7_pool,
 )
+from trials import ROOT, Arm, Campaign, World, add_options, asked_of, carry_out, read_rows
 
 from rsssl_nb.data.mosaics import MosaicPlan, make_mosaics
 from rsssl_nb.evaluation.evidence import PROTOCOL

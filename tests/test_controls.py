@@ -12,9 +12,9 @@ import torch
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 sys.path.append(str(EXPERIMENTS))
-import campaign  # noqa: E402
 import controls  # noqa: E402
 import judges  # noqa: E402
+import trials  # noqa: E402
 from controls import ARMS, GROUND, WORLDS, DosedSuspects, NearestSuspects, Stack, everywhere  # noqa: E402
 
 from rsssl_nb.encoders import Encoder  # noqa: E402
@@ -104,11 +104,11 @@ def test_every_arm_takes_a_step_and_its_measures_are_numbers(arm, monkeypatch, t
     labels[:, 10:30, 20:40] = 4
     pool = Stack(images, labels, siblings=4)
     world = replace(WORLDS[arm.world], pool=lambda: pool, px=48, steps=2)
-    monkeypatch.setattr(campaign, "BATCH", 16)
-    monkeypatch.setattr(campaign, "WIDTH", 8)
-    method, config, _, complete = campaign.trained(world, arm, 0, tmp_path / "run", pool, "no", never, 1)
+    monkeypatch.setattr(trials, "BATCH", 16)
+    monkeypatch.setattr(trials, "WIDTH", 8)
+    method, config, _, complete = trials.trained(world, arm, 0, tmp_path / "run", pool, "no", never, 1)
     assert complete and config.total == 1
-    found = campaign.measured(judges.CAMPAIGN, arm, method, config, pool, batches=1)
+    found = trials.measured(judges.CAMPAIGN, arm, method, config, pool, batches=1)
     assert set(found) == ({"suspects", "right"} if "suspects" in arm.measures else set()) | (
         {"box-share", "box-entropy"} if "boxes" in arm.measures else set()
     )
@@ -149,8 +149,8 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(stack, tmp_path):
     simclr = arm("simclr", "rsscn7")
     world = replace(WORLDS["rsscn7"], pool=lambda: stack, px=24, steps=4)
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert campaign.trained(world, simclr, 3, whole, stack, "no", never)[3]
-    complete = [campaign.trained(world, simclr, 3, cut, stack, "no", lambda: True)[3] for _ in range(4)]
+    assert trials.trained(world, simclr, 3, whole, stack, "no", never)[3]
+    complete = [trials.trained(world, simclr, 3, cut, stack, "no", lambda: True)[3] for _ in range(4)]
     assert complete == [False, False, False, True]
     assert (whole / "encoder.safetensors").read_bytes() == (cut / "encoder.safetensors").read_bytes()
 
@@ -158,11 +158,11 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(stack, tmp_path):
 def test_rows_are_merged_by_key_and_kept_sorted(tmp_path):
     path, work = tmp_path / "judges.json", tmp_path / "work"
     rows = [dict(world="rsscn7", judge="scene", method="simclr", labels=5, seed=s, value=0.5) for s in (1, 0)]
-    campaign.keep_rows(path, work, rows)
-    campaign.keep_rows(path, work, [dict(rows[0], value=0.6)])
-    campaign.keep_rows(tmp_path / "controls.json", work, [dict(rows[0], world="object")])
+    trials.keep_rows(path, work, rows)
+    trials.keep_rows(path, work, [dict(rows[0], value=0.6)])
+    trials.keep_rows(tmp_path / "controls.json", work, [dict(rows[0], world="object")])
     assert [r["value"] for r in json.loads(path.read_text())] == [0.5, 0.6]
-    assert len(campaign.read_rows(tmp_path, judges.FILES)) == 3
+    assert len(trials.read_rows(tmp_path, judges.FILES)) == 3
 
 
 def test_verdicts():
@@ -183,7 +183,7 @@ def test_a_ceiling_is_held_to_its_margin(tmp_path, capsys):
         for m, v in values.items()
         for s in range(3)
     ]
-    campaign.keep_rows(tmp_path / "judges.json", tmp_path / "work", rows)
+    trials.keep_rows(tmp_path / "judges.json", tmp_path / "work", rows)
     judges.show(tmp_path)
     told = capsys.readouterr().out
     assert "false-every less simclr +0.140 +- 0.000, 3 seeds: better (ceiling: passes 0.05)" in told
@@ -201,7 +201,7 @@ def test_steps_of_its_own_need_small(capsys):
 
 def test_minutes_add_up_over_sittings():
     log = [dict(seconds=s) for s in (30, 60, 90, 30, 60)]  # stopped after the third step
-    assert campaign.minutes_of(log) == 2.5
+    assert trials.minutes_of(log) == 2.5
 
 
 def test_worlds_of_real_texture(imagery, monkeypatch):
@@ -229,7 +229,7 @@ def a_campaign(stack, judge, names=("simclr", "false"), broken=()):
         assert (folder / "encoder.safetensors").exists()
         return [dict(judge="late", labels=1, method=one.name, seed=seed, value=0.25)]
 
-    return campaign.Campaign(7, worlds, arms, {"scene": lambda: [judge]}, {"late": late})
+    return trials.Campaign(7, worlds, arms, {"scene": lambda: [judge]}, {"late": late})
 
 
 class OneNumber:
@@ -240,8 +240,8 @@ class OneNumber:
 
 
 def asked_for(campaign_, tmp_path, *given):
-    parser = campaign.add_options(argparse.ArgumentParser(), campaign_, tmp_path / "work")
-    asked = campaign.asked_of(parser, campaign_, [*given, "--results", str(tmp_path), "--precision", "no"])
+    parser = trials.add_options(argparse.ArgumentParser(), campaign_, tmp_path / "work")
+    asked = trials.asked_of(parser, campaign_, [*given, "--results", str(tmp_path), "--precision", "no"])
     asked.work.mkdir(exist_ok=True)
     return asked
 
@@ -249,17 +249,17 @@ def asked_for(campaign_, tmp_path, *given):
 def test_a_queue_does_each_job_once_names_what_fails_and_goes_on(stack, tmp_path, capsys):
     made = a_campaign(stack, OneNumber(), broken=("vicreg",))
     asked = asked_for(made, tmp_path)
-    left, failed = campaign.queue(made, asked)
+    left, failed = trials.queue(made, asked)
     assert left == 2 and failed == ["rsscn7-vicreg seed 0: the disk is full"]
-    rows = campaign.read_rows(tmp_path, ["judges.json"])
+    rows = trials.read_rows(tmp_path, ["judges.json"])
     found = {(r["method"], r["judge"]) for r in rows}
     assert found == {(m, j) for m in ("simclr", "false") for j in ("scene", "late")}
     assert all(r["protocol"] == 7 and r["device"] and r["commit"] for r in rows)
     assert all(r["minutes"] >= 0 and len(r["log"]) == 16 for r in rows if r["judge"] == "scene")
     before = (tmp_path / "judges.json").read_bytes()
-    assert campaign.queue(made, asked)[0] == 2 and (tmp_path / "judges.json").read_bytes() == before
+    assert trials.queue(made, asked)[0] == 2 and (tmp_path / "judges.json").read_bytes() == before
     capsys.readouterr()
-    campaign.status(made, asked)
+    trials.status(made, asked)
     told = capsys.readouterr().out.splitlines()
     assert [line.split() for line in told[1:4]] == [
         ["rsscn7-simclr", "#"],
@@ -271,29 +271,29 @@ def test_a_queue_does_each_job_once_names_what_fails_and_goes_on(stack, tmp_path
 def test_rows_of_another_protocol_are_made_again_and_named(stack, tmp_path, capsys):
     made = a_campaign(stack, OneNumber(), ("simclr",))
     asked = asked_for(made, tmp_path)
-    campaign.queue(made, asked)
-    campaign.status(replace(made, protocol=8), asked)
+    trials.queue(made, asked)
+    trials.status(replace(made, protocol=8), asked)
     told = capsys.readouterr().out
     assert "2 rows of another protocol are left out" in told and "rsscn7-simclr" in told
-    assert not campaign.done(
-        replace(made, protocol=8), "run", made.arms[0], 0, campaign.read_rows(tmp_path, ["judges.json"])
+    assert not trials.done(
+        replace(made, protocol=8), "run", made.arms[0], 0, trials.read_rows(tmp_path, ["judges.json"])
     )
 
 
 def test_a_pause_stops_with_a_checkpoint_and_the_queue_goes_on(stack, tmp_path):
     made = a_campaign(stack, OneNumber(), ("simclr",))
     asked = asked_for(made, tmp_path, "--budget", "3")
-    campaign.carry_out(made, asked_for(made, tmp_path, "pause"), None)
-    assert campaign.queue(made, asked)[0] == 2 and not (tmp_path / "judges.json").exists()
-    campaign.carry_out(made, asked_for(made, tmp_path, "go"), None)
-    assert campaign.queue(made, asked_for(made, tmp_path))[0] == 0
+    trials.carry_out(made, asked_for(made, tmp_path, "pause"), None)
+    assert trials.queue(made, asked)[0] == 2 and not (tmp_path / "judges.json").exists()
+    trials.carry_out(made, asked_for(made, tmp_path, "go"), None)
+    assert trials.queue(made, asked_for(made, tmp_path))[0] == 0
 
 
 def test_a_run_made_again_has_the_same_values(stack, tmp_path, capsys):
     made = a_campaign(stack, OneNumber(), ("simclr",))
     asked = asked_for(made, tmp_path)
-    campaign.queue(made, asked)
-    assert campaign.again(made, asked) and "1 of 1 values are the same" in capsys.readouterr().out
+    trials.queue(made, asked)
+    assert trials.again(made, asked) and "1 of 1 values are the same" in capsys.readouterr().out
     rows = json.loads((tmp_path / "judges.json").read_text())
-    campaign.keep_rows(tmp_path / "judges.json", asked.work, [dict(r, value=r["value"] + 1e-5) for r in rows])
-    assert not campaign.again(made, asked)
+    trials.keep_rows(tmp_path / "judges.json", asked.work, [dict(r, value=r["value"] + 1e-5) for r in rows])
+    assert not trials.again(made, asked)

@@ -10,8 +10,8 @@ import torch
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 sys.path.append(str(EXPERIMENTS))
-import campaign  # noqa: E402
 import proof  # noqa: E402
+import trials  # noqa: E402
 from controls import GROUND, Stack  # noqa: E402
 
 from rsssl_nb.data.folders import ImageSet  # noqa: E402
@@ -39,10 +39,10 @@ def test_every_run_has_a_folder_and_rows_of_its_own():
 @pytest.mark.parametrize("arm", ONE_EACH, ids=lambda a: a.label)
 def test_each_arm_trains_a_step_with_its_own_views(arm, stack, tmp_path, monkeypatch):
     world = replace(proof.WORLDS[arm.world], pool=lambda: stack, px=48, steps=1)
-    monkeypatch.setattr(campaign, "BATCH", 16)
-    monkeypatch.setattr(campaign, "WIDTH", 8)
+    monkeypatch.setattr(trials, "BATCH", 16)
+    monkeypatch.setattr(trials, "WIDTH", 8)
     sizes = stack, "no", lambda: False, 1
-    method, config, log, complete = campaign.trained(world, arm, 0, tmp_path / "run", *sizes)
+    method, config, log, complete = trials.trained(world, arm, 0, tmp_path / "run", *sizes)
     assert complete and config.total == 1 and np.isfinite(log[0]["loss"])
     assert method.plans() == (arm.views or proof.VIEWS,) * 2
 
