@@ -12,12 +12,10 @@
 Rows land in results/judges.json (the tables) and results/controls.json (the other two worlds).
 """
 
-import argparse
-
 import numpy as np
 import torch
 from controls import ARMS, JUDGES, PROTOCOL, WORLDS, dubai_tiles, imagery, of_trace
-from trials import ROOT, STRIDE, WIDTH, Campaign, add_options, asked_of, carry_out, read_rows
+from trials import ROOT, STRIDE, WIDTH, Campaign, command, read_rows
 
 from rsssl_nb.confusion import confusion_matrix, mean_iou
 from rsssl_nb.data.statistics import normalise
@@ -121,16 +119,7 @@ def show(results):
     print("\n".join(["", *verdicts(rows, powers)]))
 
 
-def asked(argv=None):
-    "The options of the command, checked."
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
-    return asked_of(add_options(parser, CAMPAIGN, ROOT / "runs" / "judges"), CAMPAIGN, argv)
-
-
-def main(argv=None):
-    "Reads the options and does what they ask for."
-    carry_out(CAMPAIGN, asked(argv), show, argv)
+asked, main = command(CAMPAIGN, __doc__, ROOT / "runs" / "judges", show)
 
 
 if __name__ == "__main__":

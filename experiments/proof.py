@@ -11,7 +11,6 @@
 Rows land in results/evidence-cpu.json (sweep, cpu, long) and results/when-it-helps.json (the dials).
 """
 
-import argparse
 from dataclasses import replace
 from functools import partial
 
@@ -34,7 +33,7 @@ from controls import (
     rsscn7,
     rsscn7_pool,
 )
-from trials import ROOT, Arm, Campaign, World, add_options, asked_of, carry_out, read_rows
+from trials import ROOT, Arm, Campaign, World, command, read_rows
 
 from rsssl_nb.data.mosaics import MosaicPlan, make_mosaics
 from rsssl_nb.evaluation.evidence import PROTOCOL
@@ -264,16 +263,7 @@ def named(row):
     )
 
 
-def asked(argv=None):
-    "The options of the command, checked."
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
-    return asked_of(add_options(parser, CAMPAIGN, ROOT / "runs" / "proof"), CAMPAIGN, argv)
-
-
-def main(argv=None):
-    "Reads the options and does what they ask for."
-    carry_out(CAMPAIGN, asked(argv), show, argv)
+asked, main = command(CAMPAIGN, __doc__, ROOT / "runs" / "proof", show)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ those that are there are not made again, on whichever machine. `pause` stops eve
 with a checkpoint; `go` lets them go on. What fails is named, and the rest goes on.
 """
 
+import argparse
 import hashlib
 import json
 import platform
@@ -171,7 +172,7 @@ def start(world, arm, config, stack):
     engine, views = start_engine("cpu", config.precision), arm.views or world.views
     torch.manual_seed(config.seed)
     method = arm.make(Encoder(width=config.width, bands=config.bands, stride=config.stride)).train()
-    method.plans, method.min_iou = (lambda: (views, views)), world.min_iou
+    method.view_plans, method.min_iou = (views, views), world.min_iou
     if hasattr(method, "labels"):
         method.register_forward_pre_hook(lambda m, args: setattr(m, "labels", stack.told(len(args[0]))))
     method = method.to(memory_format=torch.channels_last)
@@ -205,7 +206,7 @@ def minutes_of(log):
     return round(float(np.where(steps < 0, seconds, steps).sum()) / 60, 2)
 
 
-def facts_of(folder, config, log):
+def facts_of(config, log):
     "What the rows of a run say of it: steps, minutes, precision, and the hash of its losses."
     losses = json.dumps([[row["step"], row["loss"]] for row in log])
     told = hashlib.sha256(losses.encode()).hexdigest()[:16]
@@ -274,6 +275,12 @@ def folder_of(asked, arm, seed):
     return asked.work / f"{arm.label}-{seed}-{code_version()}"
 
 
+def finished_folder(asked, arm, seed):
+    "The folder of a finished run of an arm and seed, by whichever code; None where this machine has none."
+    found = asked.work.glob(f"{arm.label}-{seed}-*/encoder.safetensors")
+    return max((path.parent for path in found), key=lambda folder: folder.stat().st_mtime, default=None)
+
+
 def run(campaign, arm, seed, folder, asked, stop):
     "Trains and judges one run; gives its rows, or none when it was stopped first."
     if arm.make is None:
@@ -286,7 +293,7 @@ def run(campaign, arm, seed, folder, asked, stop):
     )
     if not complete:
         return []
-    facts = facts_of(folder, config, log)
+    facts = facts_of(config, log)
     rows = judged(campaign, arm, seed, method.encoder.eval(), facts)
     chosen = measured(campaign, arm, method.train(), config, stack)
     if "suspects" in arm.measures:
@@ -296,12 +303,12 @@ def run(campaign, arm, seed, folder, asked, stop):
 
 
 def rows_of(campaign, kind, arm, seed, asked, stop):
-    "The rows of one job; None while its run is not there."
-    folder = folder_of(asked, arm, seed)
+    "The rows of one job; none when it was stopped. InputError for a late one without its run."
     if kind == "run":
-        return run(campaign, arm, seed, folder, asked, stop)
-    if arm.make and not (folder / "encoder.safetensors").exists():
-        return None
+        return run(campaign, arm, seed, folder_of(asked, arm, seed), asked, stop)
+    folder = finished_folder(asked, arm, seed)
+    if arm.make and folder is None:
+        raise InputError(f"{kind} needs the trained run, and {asked.work} has none: train it here first")
     rows = campaign.late[kind](arm, seed, folder, asked)
     return [dict(tidy(row), **common_to(campaign, arm)) for row in rows]
 
@@ -321,7 +328,7 @@ def queue(campaign, asked):
         if done(campaign, kind, arm, seed, read_rows(asked.results, [files[arm.world].name])):
             continue
         left += 1
-        rows = None
+        rows = []
         while time.time() < deadline and not rows:
             try:
                 with locked(asked.work / f"job-{kind}-{arm.label}-{seed}"):
@@ -329,8 +336,6 @@ def queue(campaign, asked):
             except (InputError, OSError) as error:
                 if "another process" not in str(error):
                     failed.append(f"{arm.label} seed {seed}: {error}")
-                break
-            if rows is None:
                 break
             while pause.exists() and time.time() < deadline:
                 time.sleep(1)
@@ -454,3 +459,17 @@ def carry_out(campaign, asked, show, argv=None):
         print(f"left out: {sentence}")
     print(f"{left} jobs left" + (": call again" if left else ""))
     return None
+
+
+def command(campaign, text, work, show):
+    "(asked, main) of a campaign's command: the options as given and checked, and what carries them out."
+
+    def asked(argv=None):
+        form = argparse.RawDescriptionHelpFormatter
+        parser = argparse.ArgumentParser(description=text, formatter_class=form)
+        return asked_of(add_options(parser, campaign, work), campaign, argv)
+
+    def main(argv=None):
+        carry_out(campaign, asked(argv), show, argv)
+
+    return asked, main

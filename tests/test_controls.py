@@ -250,7 +250,8 @@ def test_a_queue_does_each_job_once_names_what_fails_and_goes_on(stack, tmp_path
     made = a_campaign(stack, OneNumber(), broken=("vicreg",))
     asked = asked_for(made, tmp_path)
     left, failed = trials.queue(made, asked)
-    assert left == 2 and failed == ["rsscn7-vicreg seed 0: the disk is full"]
+    assert left == 2 and failed[0] == "rsscn7-vicreg seed 0: the disk is full"
+    assert len(failed) == 2 and failed[1].startswith("rsscn7-vicreg seed 0: late needs the trained run")
     rows = trials.read_rows(tmp_path, ["judges.json"])
     found = {(r["method"], r["judge"]) for r in rows}
     assert found == {(m, j) for m in ("simclr", "false") for j in ("scene", "late")}
@@ -297,3 +298,17 @@ def test_a_run_made_again_has_the_same_values(stack, tmp_path, capsys):
     rows = json.loads((tmp_path / "judges.json").read_text())
     trials.keep_rows(tmp_path / "judges.json", asked.work, [dict(r, value=r["value"] + 1e-5) for r in rows])
     assert not trials.again(made, asked)
+
+
+def test_a_late_job_finds_its_run_by_whichever_code_and_says_when_it_is_gone(stack, tmp_path, monkeypatch):
+    made = a_campaign(stack, OneNumber(), ("simclr",))
+    asked = asked_for(made, tmp_path)
+    trials.queue(replace(made, late={}), asked)
+    monkeypatch.setattr(trials, "code_version", lambda: "another")
+    assert trials.queue(made, asked) == (0, [])
+    gone = replace(made, protocol=8, late={"late": made.late["late"]})
+    rows = [dict(r, protocol=8) for r in trials.read_rows(tmp_path, ["judges.json"]) if r["judge"] == "scene"]
+    (tmp_path / "judges.json").write_text(json.dumps(rows))
+    asked.work = tmp_path / "elsewhere"
+    left, failed = trials.queue(gone, asked)
+    assert left == 1 and "late needs the trained run" in failed[0]
