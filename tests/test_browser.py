@@ -62,7 +62,10 @@ def attribute(*args, stop, **options):
 features.attribute = attribute
 """
 REPORT = """
+import threading
+writing = threading.RLock()  # looks draw in threads: whoever reports last has also looked last
 def report(_=None):
+  with writing:
     state = {n: dict(b.settings(), picture=hashlib.md5(bytes(b.view.value)).hexdigest(),
                      trouble=b.trouble.value, busy=b.busy.value, note=b.note.value,
                      ends={c: (w.min, w.max) for c, w in b.controls.items() if hasattr(w, "min")})

@@ -281,7 +281,7 @@ class Explorer(W.VBox):
             asked = json.dumps([self.opened_image, self.place() if self.window else None, slow])
             if asked != self.asked:
                 self.look_again(asked)
-            elif not self.job.is_alive():
+            elif self.shown and self.shown[0] == asked:
                 self.draw_found()
 
     def look_again(self, asked: str) -> None:
