@@ -203,4 +203,4 @@ def assert_close(a, b, tol: float = 1e-6) -> None:
         raise AssertionError(found)
 
 
-__getattr__ = forward(__name__, {"pieces": "check:named_parts"})
+__getattr__ = forward(__name__)

@@ -322,4 +322,4 @@ def try_answer(client, name, answer, check):
     return ast.literal_eval(result["data"]["text/plain"])
 
 
-__getattr__ = forward(__name__, {"kernel_reply": "doctor:kernel_reply"})
+__getattr__ = forward(__name__)

@@ -124,10 +124,7 @@ def _of_timm(state, meta, into, name, prefix, bands, stride):
     return encoder, where, inner
 
 # %% ../nbs/library/weights.ipynb #e9244ae9
-__getattr__ = forward(
-    __name__,
-    dict(LIGHTLY="layouts:LIGHTLY", PREFIXES="layouts:PREFIXES", RUN_FIELDS="tensors:RUN_FIELDS"),
-)
+__getattr__ = forward(__name__)
 
 # %% ../nbs/library/weights.ipynb #n1x37
 def shipped(name: str | None = None):

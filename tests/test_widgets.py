@@ -284,6 +284,7 @@ def test_script_and_style_are_files_that_ship_with_the_package():
 
 
 def test_old_spellings_say_where_the_name_lives_now():
+    from rsssl_nb.moved import moved_names
     from rsssl_nb.widgets import boxes, frame
     from rsssl_nb.widgets.explorer import Explorer
 
@@ -291,7 +292,7 @@ def test_old_spellings_say_where_the_name_lives_now():
         assert frame.redraw is Explorer.redraw
     with pytest.warns(DeprecationWarning, match="import Explorer"):
         assert frame.explorer is Explorer
-    for name in frame.MOVED:
+    for name in moved_names("widgets.frame"):
         with pytest.warns(DeprecationWarning, match=f"frame.{name} lives in"):
             assert getattr(frame, name) is not None
     with pytest.warns(DeprecationWarning, match="import checked_boxes"):

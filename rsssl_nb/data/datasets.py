@@ -387,30 +387,4 @@ def open_dataset(path: str | os.PathLike, layout: str | None = None, **options) 
     raise InputError(f"{path} does not look like {layout or ', '.join(LAYOUTS)}: {cure}")
 
 
-__getattr__ = forward(
-    __name__,
-    dict(
-        by_scene="data.splits:by_scene",
-        same_files="data.splits:same_files",
-        same_ground="data.splits:same_ground",
-        leaks="data.splits:leaks",
-        check_labels="data.splits:check_labels",
-        check_dataset="data.splits:check_dataset",
-        save_stream="data.download:save_stream",
-        resuming="data.download:resuming",
-        fetch_file="data.download:fetch_file",
-        check_members="data.download:check_members",
-        unpack="data.download:unpack",
-        LOVEDA_FILES="data.download:LOVEDA_FILES",
-        download_loveda="data.download:download_loveda",
-        split_of="data.splits:Dataset.split",
-        scene_raster="data.splits:Dataset.raster",
-        scene_labels="data.splits:Dataset.labels",
-        ground="data.splits:ground_box",
-        named="data.datasets:files_named",
-        tiles="data.datasets:isprs_tiles",
-        splits_of="data.datasets:split_entry",
-        described="data.datasets:open_toml",
-        recognised="data.datasets:recognise",
-    ),
-)
+__getattr__ = forward(__name__)

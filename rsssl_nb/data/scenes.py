@@ -275,13 +275,4 @@ def standardise(images):
     return (x - x.mean((0, 2, 3), keepdim=True)) / x.std((0, 2, 3), keepdim=True).clamp(min=1e-6)
 
 
-__getattr__ = forward(
-    __name__,
-    dict(
-        smooth="data.scenes:smooth_noise",
-        lines="data.scenes:line_positions",
-        layout="data.scenes:street_grid",
-        colour_of="data.scenes:class_colours",
-        shifted="data.scenes:shift_mask",
-    ),
-)
+__getattr__ = forward(__name__)

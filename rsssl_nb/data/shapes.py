@@ -351,16 +351,4 @@ def write_split(path: str | os.PathLike, boxes: list[tuple], raster: Raster, for
     return write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
-__getattr__ = forward(
-    __name__,
-    dict(
-        crs_name="data.shapes:crs_of_member",
-        unpacked="data.shapes:gpkg_geometry",
-        pixel_shape="data.shapes:polygon_to_pixels",
-        pixels="data.shapes:length_in_pixels",
-        shared="data.shapes:split_counts",
-        facing="data.shapes:faces_other_split",
-        blocks="data.shapes:block_boxes",
-        any_valid="data.shapes:block_has_data",
-    ),
-)
+__getattr__ = forward(__name__)

@@ -264,15 +264,4 @@ def ledger(folder: str | Path) -> str:
     return "\n".join(lines)
 
 
-__getattr__ = forward(
-    __name__,
-    {
-        "stretch": "evaluation.evidence:student_factor",
-        "verdict": "evaluation.evidence:difference_verdict",
-        "called": "evaluation.evidence:row_name",
-        "sift": "evaluation.evidence:countable_rows",
-        "tables": "evaluation.evidence:arm_tables",
-        "card_test": "evaluation.evidence:scorecard_test",
-        "assess": "evaluation.evidence:assess_claim",
-    },
-)
+__getattr__ = forward(__name__)

@@ -412,13 +412,4 @@ def scorecard(method: torch.nn.Module, audit: Audit, at: At | None = None) -> Ca
     return card(method, audit, trace, at)
 
 
-__getattr__ = forward(
-    __name__,
-    {
-        "centred": "evaluation.mechanisms:centred_boxes",
-        "kinship": "evaluation.mechanisms:ground_relation",
-        "family": "evaluation.mechanisms:similar_content",
-        "colour_likeness": "evaluation.mechanisms:colour_similarity",
-        "most_alike": "evaluation.mechanisms:nearest_valid",
-    },
-)
+__getattr__ = forward(__name__)

@@ -405,11 +405,4 @@ def erasure(
     return torch.stack(values, 1)
 
 
-__getattr__ = forward(
-    __name__,
-    {
-        "measured": "explain.attribution:fill_nodata",
-        "among": "explain.attribution:contrast_among",
-        "clipped": "explain.attribution:clip_box",
-    },
-)
+__getattr__ = forward(__name__)

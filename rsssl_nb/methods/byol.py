@@ -85,11 +85,4 @@ class BYOL(SimSiam):
         move_towards(self.slow, (self.encoder, self.head), rising_momentum(self.ema, at.progress))
 
 # %% ../../nbs/gallery/distillation.ipynb #0000000c
-__getattr__ = forward(
-    __name__,
-    {
-        "rising": "methods.ema:rising_momentum",
-        "shadow": "methods.ema:slow_copy",
-        "follow": "methods.ema:move_towards",
-    },
-)
+__getattr__ = forward(__name__)

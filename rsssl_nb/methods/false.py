@@ -156,8 +156,4 @@ class FALSE(SimCLR):
         return self.suspects(za, zb, self.tau, at)
 
 # %% ../../nbs/course/06_false.ipynb #e597cd6f
-__getattr__ = forward(
-    __name__,
-    {name: f"objectives.suspects:{name}" for name in ("SENTINEL", "lowest", "released")}
-    | {"nearest": "objectives.suspects:smallest_gap"},
-)
+__getattr__ = forward(__name__)

@@ -233,7 +233,4 @@ class GLCNet(Method):
         )
 
 # %% ../../nbs/course/09_glcnet.ipynb #94f131e9
-__getattr__ = forward(
-    __name__,
-    {name: f"views.matched:{name}" for name in ("inner", "admissible", "far_enough", "pick_windows")},
-)
+__getattr__ = forward(__name__)

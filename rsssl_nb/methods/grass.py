@@ -232,15 +232,4 @@ class GraSS(SimCLR):
         return replace(step, trace={**step.trace, **seen})
 
 # %% ../../nbs/course/08_grass.ipynb #bbf6eec2
-__getattr__ = forward(
-    __name__,
-    {
-        **{name: f"views.peaks:{name}" for name in ("runs", "connected", "box_around", "maxima", "enlarged")},
-        **{name: f"views.peaks:{name}" for name in ("released_choice", "hot_boxes")},
-        "nearest_pixels": "views.recut:nearest_pixels",
-        "spread": "views.peaks:expand_ranges",
-        "links": "views.peaks:touching",
-        "usable": "views.peaks:has_peak",
-        "show_guidance": "methods.pictures:show_guidance",
-    },
-)
+__getattr__ = forward(__name__)

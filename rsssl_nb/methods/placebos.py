@@ -236,4 +236,4 @@ class FALSEOracle(LabelOracle, FALSE):
         return super().step(pair, at)
 
 # %% ../../nbs/evidence/placebos.ipynb #965f9cbc
-__getattr__ = forward(__name__, {"Told": "methods.placebos:LabelOracle"})
+__getattr__ = forward(__name__)

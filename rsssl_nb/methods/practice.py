@@ -85,6 +85,4 @@ def practice_step(
     return method(pair, At(t / total, epoch, generator)), order
 
 # %% ../../nbs/library/methods/practice.ipynb #dcb81a74
-__getattr__ = forward(
-    __name__, {name: f"training.knn:{name}" for name in ("knn_miou", "dense_cells", "cell_labels")}
-)
+__getattr__ = forward(__name__)

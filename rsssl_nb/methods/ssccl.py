@@ -204,6 +204,4 @@ class SSCCL(Method):
             move_towards(self.target, (self.encoder, self.head, self.dense), m, buffers=True)
 
 # %% ../../nbs/course/07_ssccl.ipynb #6bbbd663
-__getattr__ = forward(
-    __name__, {"usable": "views.pairs:has_enough_overlap", "overlap_mask": "views.pairs:overlap_mask"}
-)
+__getattr__ = forward(__name__)

@@ -210,4 +210,4 @@ class Run:
         return self.show()._repr_png_()
 
 
-__getattr__ = forward(__name__, {"progress_bar": "notebook:progress_bar"})
+__getattr__ = forward(__name__)

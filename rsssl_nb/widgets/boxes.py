@@ -133,12 +133,4 @@ def boxes(image=None, boxes=(), names: Sequence[str] = ("a", "b"), **options) ->
     return made
 
 
-__getattr__ = forward(
-    __name__,
-    {
-        "boxes_type": "widgets.boxes:Boxes",
-        "checked": "widgets.boxes:checked_boxes",
-        "picture": "widgets.boxes:image_png",
-        "COLORS": "colours:BOX_COLOURS",
-    },
-)
+__getattr__ = forward(__name__)

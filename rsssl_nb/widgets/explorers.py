@@ -432,17 +432,4 @@ def explore_negatives(source=None, networks=(), n: int = 16, size: int = 64, lab
     return Explorer("negatives", look, show_negatives, controls, slow, source, labels, window=None)
 
 
-__getattr__ = forward(
-    __name__,
-    {
-        "alike": "widgets.explorers:same_class",
-        "audit": "widgets.explorers:suspect_scores",
-        "kind_of": "widgets.explorers:majority_class",
-        "reach": "widgets.explorers:perplexity",
-        "region": "widgets.explorers:guided_region",
-        "share": "widgets.explorers:percent",
-        "listed": "widgets.networks:network_menu",
-        "from_file": "widgets.networks:read_network",
-        "from_checkpoint": "widgets.networks:read_network",
-    },
-)
+__getattr__ = forward(__name__)

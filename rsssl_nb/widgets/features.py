@@ -463,14 +463,4 @@ def explore_labels(
     return Explorer("labels", look, draw, controls, (), source, labels, window, **options)
 
 
-__getattr__ = forward(
-    __name__,
-    {
-        "ask": "widgets.features:saliency_question",
-        "cell_labels": "widgets.features:labels_at_cells",
-        "company": "widgets.features:comparison_rows",
-        "marks": "widgets.features:match_quality",
-        "matched": "widgets.features:true_match",
-        "read_out": "widgets.features:linear_read_out",
-    },
-)
+__getattr__ = forward(__name__)

@@ -197,14 +197,4 @@ def attach(run, every: float = 2.0) -> Watcher:
     return Watcher(run, every)
 
 
-__getattr__ = forward(
-    __name__,
-    {
-        "as_html": "widgets.run:status_html",
-        "draw": "widgets.run:show_run_or_batch",
-        "stamp": "widgets.run:file_mark",
-        "redraw": "widgets.run:Watcher.refresh",
-        "press_stop": "widgets.run:Watcher.ask_to_stop",
-        "watcher_type": "widgets.run:Watcher",
-    },
-)
+__getattr__ = forward(__name__)
