@@ -161,6 +161,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                             'rsssl_nb/data/gdal.py'),
                                     'rsssl_nb.data.gdal.rasterize_polygons': ( 'library/data/gdal.html#rasterize_polygons',
                                                                                'rsssl_nb/data/gdal.py'),
+                                    'rsssl_nb.data.gdal.refuse_foreign_overviews': ( 'library/data/gdal.html#refuse_foreign_overviews',
+                                                                                     'rsssl_nb/data/gdal.py'),
                                     'rsssl_nb.data.gdal.refuse_remote': ('library/data/gdal.html#refuse_remote', 'rsssl_nb/data/gdal.py'),
                                     'rsssl_nb.data.gdal.reproject_polygon': ( 'library/data/gdal.html#reproject_polygon',
                                                                               'rsssl_nb/data/gdal.py'),

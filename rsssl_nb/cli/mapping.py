@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from rsssl_nb.cli.shared import PATH, alpha, device, force, is_first, main, say_written, seed
+from rsssl_nb.cli.shared import PATH, alpha, device, force, is_first, main, remote, say_written, seed
 
 overlap = click.option(
     "--overlap", default=0.25, show_default=True, help="Share of a window that neighbours share, in [0, 1)."
@@ -28,7 +28,7 @@ def mapping(command):
         device,
         force,
         click.option("--size", type=int, help="Window in pixels. [default: the one of the training]"),
-        click.option("--allow-remote", is_flag=True, help="IN may be a URL or one of GDAL's /vsi paths."),
+        remote,
         click.argument("out", type=PATH),
         click.argument("image", metavar="IN"),
         click.argument("run", type=PATH),
@@ -51,7 +51,7 @@ def numbers(_, option, text):
 @click.argument("model", type=PATH)
 @click.argument("images", metavar="IN...", nargs=-1, required=True)
 @click.argument("out", type=PATH)
-@click.option("--allow-remote", is_flag=True, help="IN may be a URL or one of GDAL's /vsi paths.")
+@remote
 @click.option("--size", type=int, help="Window in pixels. [default: the one of the training]")
 @alpha
 @device

@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
@@ -90,6 +90,51 @@ def sentence(error):
     return text
 
 
+SHUT = dict(  # GDAL's ways to a server: no name is allowed to /vsicurl/ and its like, http goes nowhere
+    CPL_VSIL_CURL_ALLOWED_FILENAME="none",
+    GDAL_HTTP_PROXY="127.0.0.1:1",
+    GDAL_HTTP_TIMEOUT="5",
+    PROJ_NETWORK="OFF",
+)
+
+
+@contextmanager
+def no_network():
+    """A block in whose environment GDAL reaches no server, unless `open_network` is called.
+
+    Gives the variables as they were before.
+    """
+    before = {name: os.environ.get(name) for name in SHUT}
+    os.environ.update(SHUT)
+    try:
+        yield before
+    finally:
+        restore(before)
+
+
+def restore(before):
+    "Puts environment variables back: {name: text, or None for a name that was not there}."
+    for name, value in before.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+
+
+def open_network(context, _, allowed):
+    "Opens GDAL's ways to servers for a command that was given --allow-remote."
+    if allowed:
+        restore(context.find_root().meta.get("environment", {}))
+    return allowed
+
+
+remote = click.option(
+    "--allow-remote",
+    is_flag=True,
+    callback=open_network,
+    help="Images may be URLs or GDAL's /vsi paths, and may name overviews elsewhere.",
+)
+
+
 class Group(click.Group):
     "A click group that turns a mendable error of any command into one sentence and exit code 2."
 
@@ -98,7 +143,8 @@ class Group(click.Group):
 
         warnings.showwarning = show_note
         try:
-            return super().invoke(ctx)
+            with no_network() as ctx.meta["environment"]:
+                return super().invoke(ctx)
         except BrokenPipeError:  # who read us has seen enough, as `| head` does
             with suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from rsssl_nb.cli.shared import PATH, alpha, device, is_first, main, seed
+from rsssl_nb.cli.shared import PATH, alpha, device, is_first, main, remote, seed
 from rsssl_nb.training.config import Config, TuneConfig
 
 HOUR = 3600  # seconds; a longer forecast on a processor comes with a smaller choice
@@ -203,7 +203,7 @@ def resume_mode(resume, out):
 
 
 @main.command()
-@click.argument("images", nargs=-1, required=True, type=PATH)
+@click.argument("images", nargs=-1, required=True)
 @click.option(
     "--method",
     default="simclr",
@@ -238,6 +238,7 @@ def resume_mode(resume, out):
 )
 @click.option("--probe-labels", type=PATH, help="Their labels, paired by file stem.")
 @training
+@remote
 @alpha
 @seed
 @device
@@ -294,11 +295,16 @@ def pretrain(
 
 
 def training_images(paths):
-    "Files and folders as they are; of a dataset the rasters of its training scenes."
+    "Files, folders and URLs as they are; of a dataset the rasters of its training scenes."
     from rsssl_nb.data.datasets import recognise
+    from rsssl_nb.data.gdal import is_remote
 
     found = []
     for path in paths:
+        if is_remote(path):
+            found.append(path)  # a Path would lose the // of a URL
+            continue
+        path = Path(path)
         data = recognise(path) if path.exists() else None
         found += [data.raster(entry) for entry in data.split("train")] if data else [path]
     return found

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'CURES', 'DRIVERS', 'PROJ_CURE', 'OPEN', 'png_is_complete', 'driver_of', 'is_remote', 'refuse_remote',
-           'find_rasters', 'allow_no_georeference', 'clear_last_error', 'proj_is_foreign', 'explained', 'small_cache',
-           'open_handle', 'rasterize_polygons', 'reproject_polygon', 'to_degrees', 'unread_parts', 'parse_crs',
-           'horizontal_crs', 'same_crs', 'crs_name']
+           'refuse_foreign_overviews', 'find_rasters', 'allow_no_georeference', 'clear_last_error', 'proj_is_foreign',
+           'explained', 'small_cache', 'open_handle', 'rasterize_polygons', 'reproject_polygon', 'to_degrees',
+           'unread_parts', 'parse_crs', 'horizontal_crs', 'same_crs', 'crs_name']
 
 # %% ../../nbs/library/data/gdal.ipynb #50a62fe0
 import os
@@ -85,8 +85,28 @@ def refuse_remote(path: str | os.PathLike) -> None:
     if is_remote(path):
         raise InputError(
             f"{path} is remote or virtual: fetch it first, or allow it "
-            "(allow_remote=True; map, embed and boxes: --allow-remote)"
+            "(allow_remote=True; pretrain, map, embed and boxes: --allow-remote)"
         )
+
+
+def refuse_foreign_overviews(file, path: str | os.PathLike) -> None:
+    """InputError when an open file, or a reduced copy or mask beside it, sends GDAL to another file or server.
+
+    The tag OVERVIEW_FILE does, in the TIFF or in its .aux.xml; GDAL follows it at the first look at overviews.
+    """
+    named = file.tags(ns="OVERVIEWS").get("OVERVIEW_FILE")
+    plain = (named or "").removeprefix(":::BASE:::")  # GDAL's own spelling of a file in the same folder
+    if named and (plain == named or set(plain) & set("/\\:")):
+        raise InputError(
+            f"{path} sends the reader to {named[:80]!r} (its tag OVERVIEW_FILE): take the tag out "
+            "(gdal_edit.py -unsetmd, or delete the .aux.xml), or allow it (allow_remote=True, --allow-remote)"
+        )
+    for beside in (f"{path}.ovr", f"{path}.msk"):
+        if os.path.isfile(beside):
+            driver = driver_of(beside)
+            with explained(beside, "read") as rasterio, allow_no_georeference():
+                with rasterio.open(beside, driver=driver, sharing=False) as copy:
+                    refuse_foreign_overviews(copy, beside)
 
 # %% ../../nbs/library/data/gdal.ipynb #fe6d047d
 def find_rasters(paths: str | os.PathLike | Iterable) -> list[Path]:

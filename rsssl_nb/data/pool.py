@@ -23,7 +23,7 @@ from rsssl_nb.data.coverage import (
     sample_corners,
     some_window_fits,
 )
-from .gdal import find_rasters
+from .gdal import find_rasters, is_remote
 from .passport import in_one_unit
 from .raster import Raster, open_raster
 from .statistics import band_statistics
@@ -31,13 +31,17 @@ from ..errors import InputError
 from ..notebook import Note
 
 # %% ../../nbs/library/data/pool.ipynb #51ba045d
-def list_sources(sources: object) -> list:
-    "What is behind the sources of a pool: files (folders searched), Scenes, arrays and Rasters."
+def list_sources(sources: object, allow_remote: bool = False) -> list:
+    """What is behind the sources of a pool: files (folders searched), Scenes, arrays and Rasters.
+
+    A remote or virtual path is refused, or, with `allow_remote`, a source of its own.
+    """
     if isinstance(sources, (str, os.PathLike, Raster, np.ndarray)) or hasattr(sources, "image"):
         sources = [sources]
     found = []
     for source in sources:
-        found += find_rasters(source) if isinstance(source, (str, os.PathLike)) else [source]
+        is_file = isinstance(source, (str, os.PathLike)) and not (allow_remote and is_remote(source))
+        found += find_rasters(source) if is_file else [source]
     if not found:
         raise InputError("no image was given: give raster files or folders")
     return found
@@ -107,6 +111,7 @@ class Pool:
         bands: int | None = None,
         on_error: str = "raise",
         budget: float = 0.05,
+        allow_remote: bool = False,
     ):
         check_settings(size, max_nodata, on_error)
         # drawn windows come back to a block: keep more of them than a map needs
@@ -117,10 +122,10 @@ class Pool:
         self.on_error = on_error
         self.budget = budget
         self.skipped = []
-        sources = list_sources(sources)
+        sources = list_sources(sources, allow_remote)
         self.files = len(sources)
 
-        rasters = self._open(sources, alpha)
+        rasters = self._open(sources, alpha, allow_remote)
         self.bands = bands or Counter(raster.bands for raster in rasters).most_common(1)[0][0]
         first = next((raster for raster in rasters if raster.bands == self.bands), rasters[0])
         rasters = self.open_usable(rasters, lambda raster: check_bands(raster, first, bands))
@@ -263,11 +268,11 @@ class Pool:
             ) from error
         return error
 
-    def _open(self, sources, alpha):
+    def _open(self, sources, alpha, allow_remote):
         "Rasters of the sources; one warning for all files of which the same is to be said."
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
-            rasters = self.open_usable(sources, lambda source: open_raster(source, alpha))
+            rasters = self.open_usable(sources, lambda source: open_raster(source, alpha, allow_remote))
         kinds: dict = {}
         for warning in said:
             kinds.setdefault(str(warning.message).split(": ", 1)[-1][:40], []).append(warning)

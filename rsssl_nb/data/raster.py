@@ -25,6 +25,7 @@ from rsssl_nb.data.gdal import (
     open_handle,
     parse_crs,
     rasterize_polygons,
+    refuse_foreign_overviews,
     refuse_remote,
     to_degrees,
     unread_parts,
@@ -374,6 +375,8 @@ def open_file(
     source = (None, None) if is_remote(path) else (driver_of(path), file_stamp(path))
     with explained(path, "read"):
         file = open_handle(path, *source)
+        if not allow_remote:
+            refuse_foreign_overviews(file, path)
         if not all(dtype.startswith(("uint", "int", "float")) for dtype in file.dtypes):
             raise InputError(
                 f"{path} holds {file.dtypes[0]} numbers: convert them to integers or floats, "

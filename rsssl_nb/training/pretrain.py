@@ -237,6 +237,7 @@ def pretrain(
     probe=None,
     tensorboard: bool = False,
     announce=None,
+    allow_remote: bool = False,
 ) -> Run:
     """A pretraining run on unlabelled imagery; with `out`, also a folder.
 
@@ -256,6 +257,7 @@ def pretrain(
     one update. `save_every` steps to a checkpoint (default an epoch). `probe(encoder)` gives a number for the
     log after each epoch (page `training/finetune` makes a kNN probe); `tensorboard` also writes event files
     under `out`; `announce(config, seconds)` hears the config and the seconds of a step before the first one.
+    `allow_remote`: images may be URLs or GDAL's /vsi paths, and may name overviews elsewhere.
     InputError or ValueError with file, value and cure, before anything is written.
     """
     resolve_workers(workers, "cpu", 0)
@@ -275,7 +277,7 @@ def pretrain(
     if start:
         refuse_other_trunk(init, start.encoder, encoder, width)
     sources = images if isinstance(images, (list, tuple)) else [images]
-    pool = Pool(sources, size, max_nodata, alpha=alpha, bands=bands)
+    pool = Pool(sources, size, max_nodata, alpha=alpha, bands=bands, allow_remote=allow_remote)
     if start and start.encoder.bands != pool.bands:
         start = open_start(init, pool.bands, encoder)
     shape: Any = start.encoder if start else kept or Config()  # encoder, width and stride
