@@ -37,6 +37,7 @@ def refused(*args, says):
     )
     for word in [says] if isinstance(says, str) else says:
         assert str(word) in result.stderr, result.stderr
+    return result
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,13 @@ import rasterio
 from odd_rasters import says
 from test_cli import good, refused, run
 
-from rsssl_nb.cli.shared import SHUT
+from rsssl_nb.cli.shared import SHUT, main
 from rsssl_nb.data.gdal import explained
+from rsssl_nb.data.labels import read_classes
 from rsssl_nb.data.raster import open_raster
 from rsssl_nb.data.scenes import make_scene
 from rsssl_nb.data.write import write_scene
+from rsssl_nb.mapping.polygons import write_polygons
 from rsssl_nb.training.finetune import finetune
 from rsssl_nb.training.pretrain import pretrain
 from rsssl_nb.widgets.explorers import explore_temperature
@@ -117,7 +119,9 @@ def test_an_image_that_names_a_server_is_refused(server, runs, tmp_path, command
             told = run(*line)
             assert told.exit_code == 2 and "OVERVIEW_FILE" in told.output
         else:
-            refused(*line, says="OVERVIEW_FILE")
+            told = refused(*line, says="OVERVIEW_FILE")
+        takes = any(option.name == "allow_remote" for option in main.commands[command].params)
+        assert ("--allow-remote" in told.output) == takes and "allow_remote=" not in told.output
     assert heard() == [] and not list(tmp_path.glob("out*"))
 
 
@@ -127,6 +131,9 @@ def test_labels_that_name_a_server_are_refused(server, runs, tmp_path):
     plant(labels, spellings(address)[1], "tag")
     refused(*command_line("finetune", image, labels, runs, tmp_path / "out"), says="OVERVIEW_FILE")
     refused("score", labels, labels, says="OVERVIEW_FILE")
+    for door in (read_classes, lambda path: write_polygons(path, tmp_path / "p.gpkg")):
+        with says("OVERVIEW_FILE", labels.name):
+            door(labels)
     assert heard() == []
 
 

@@ -2,7 +2,7 @@
 
 import click
 
-from rsssl_nb.cli.shared import PATH, force, main, nodata, seed
+from rsssl_nb.cli.shared import PATH, force, in_this_command, main, nodata, seed
 
 
 @main.command()
@@ -35,7 +35,7 @@ def check(folder):
     if data:
         click.echo(data)
     for _, kind, sentence in rows:
-        click.echo(f"{kind:9} {sentence}")
+        click.echo(f"{kind:9} {in_this_command(sentence)}")
     faults = sum(kind != "missing" for _, kind, _ in rows)
     click.echo(f"{faults} fault{'s' * (faults != 1)}")
     if faults:

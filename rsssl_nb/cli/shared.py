@@ -73,9 +73,22 @@ def show_note(message, *_, **__):
     click.echo(f"Note: {one_line(message)}", err=True)
 
 
+ALLOW = "allow it (allow_remote=True)"  # as the library says it
+
+
+def in_this_command(text):
+    "A sentence of the library as the running command can follow it: with --allow-remote where it has that."
+    context = click.get_current_context(silent=True)
+    if context is None:
+        return text
+    command = main.commands.get(context.invoked_subcommand, context.command)
+    has = any(option.name == "allow_remote" for option in command.params)
+    return text.replace(f", or {ALLOW}", ", or allow it (--allow-remote)" if has else "")
+
+
 def sentence(error):
     "An error as one line: what is wrong, where, and what to do."
-    text = one_line(error) or type(error).__name__
+    text = in_this_command(one_line(error)) or type(error).__name__
     if isinstance(error, UnicodeError):
         text = f"{text}: this shell cannot write such letters, so set PYTHONUTF8=1 or LANG=C.UTF-8"
     if isinstance(error, ImportError) and "MPLBACKEND" in os.environ:

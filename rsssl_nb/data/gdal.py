@@ -83,23 +83,20 @@ def is_remote(path: str | os.PathLike) -> bool:
 def refuse_remote(path: str | os.PathLike) -> None:
     "InputError for a remote or virtual path."
     if is_remote(path):
-        raise InputError(
-            f"{path} is remote or virtual: fetch it first, or allow it "
-            "(allow_remote=True; pretrain, map, embed and boxes: --allow-remote)"
-        )
+        raise InputError(f"{path} is remote or virtual: fetch it first, or allow it (allow_remote=True)")
 
 
 def refuse_foreign_overviews(file, path: str | os.PathLike) -> None:
-    """InputError when an open file, or a reduced copy or mask beside it, sends GDAL to another file or server.
+    """InputError when an open file, or a copy or mask beside it, sends GDAL to another file or server.
 
-    The tag OVERVIEW_FILE does, in the TIFF or in its .aux.xml; GDAL follows it at the first look at overviews.
+    The tag OVERVIEW_FILE does, in the TIFF or in its .aux.xml: GDAL follows it where it looks for overviews.
     """
     named = file.tags(ns="OVERVIEWS").get("OVERVIEW_FILE")
     plain = (named or "").removeprefix(":::BASE:::")  # GDAL's own spelling of a file in the same folder
     if named and (plain == named or set(plain) & set("/\\:")):
         raise InputError(
             f"{path} sends the reader to {named[:80]!r} (its tag OVERVIEW_FILE): take the tag out "
-            "(gdal_edit.py -unsetmd, or delete the .aux.xml), or allow it (allow_remote=True, --allow-remote)"
+            "(gdal_edit.py -unsetmd, or delete the .aux.xml), or allow it (allow_remote=True)"
         )
     for beside in (f"{path}.ovr", f"{path}.msk"):
         if os.path.isfile(beside):

@@ -17,7 +17,15 @@ from pathlib import Path
 
 import numpy as np
 
-from .gdal import SUFFIXES, crs_name, driver_of, find_rasters, open_handle, same_crs
+from rsssl_nb.data.gdal import (
+    SUFFIXES,
+    crs_name,
+    driver_of,
+    find_rasters,
+    open_handle,
+    refuse_foreign_overviews,
+    same_crs,
+)
 from .raster import MAX_WINDOW_BYTES, Raster, open_array, open_raster
 from .write import rgb
 from ..errors import InputError
@@ -100,6 +108,7 @@ def _hex(colour):
 def raster_classes(path: str | os.PathLike) -> Classes:
     "Classes from the tag and palette that `write_raster` leaves in a raster. InputError when it has none."
     file = open_handle(path, driver_of(path), file_stamp(path))
+    refuse_foreign_overviews(file, path)
     names = file.tags().get("CLASSES")
     if not names:
         raise InputError(f"{path} carries no class names: give a classes.json with --classes")

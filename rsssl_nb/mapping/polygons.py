@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.gdal import driver_of, explained, open_handle
+from ..data.gdal import driver_of, explained, open_handle, refuse_foreign_overviews
 from ..errors import InputError
 from ..files import file_stamp, mark, refuse_to_replace, write_aside
 from ..notebook import Note
@@ -91,6 +91,7 @@ def write_polygons(source: str | Path, out: str | Path, least_area: float = 0.0,
     from pyogrio.raw import write
 
     file = open_handle(source, driver_of(source), file_stamp(source))
+    refuse_foreign_overviews(file, source)
     if file.count != 1 or np.dtype(file.dtypes[0]).kind not in "ui":
         raise InputError(f"{source} is no label map, which has one band of whole numbers: give a map")
     names = class_names(file)
