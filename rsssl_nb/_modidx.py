@@ -1789,8 +1789,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'rsssl_nb/training/validation.py'),
                                               'rsssl_nb.training.validation._ground_box': ( 'library/training/validation.html#_ground_box',
                                                                                             'rsssl_nb/training/validation.py'),
-                                              'rsssl_nb.training.validation.drivers_of': ( 'library/training/validation.html#drivers_of',
-                                                                                           'rsssl_nb/training/validation.py'),
                                               'rsssl_nb.training.validation.given_validation': ( 'library/training/validation.html#given_validation',
                                                                                                  'rsssl_nb/training/validation.py'),
                                               'rsssl_nb.training.validation.hold_out': ( 'library/training/validation.html#hold_out',

@@ -9,6 +9,7 @@ __all__ = ['SUFFIXES', 'CURES', 'DRIVERS', 'PROJ_CURE', 'OPEN', 'png_is_complete
            'unread_parts', 'parse_crs', 'horizontal_crs', 'same_crs', 'crs_name']
 
 # %% ../../nbs/library/data/gdal.ipynb #50a62fe0
+import math
 import os
 import re
 import threading
@@ -205,17 +206,21 @@ def explained(path: object, doing: str) -> Iterator:
 
 
 @contextmanager
-def small_cache(drivers: Iterable, megabytes: int = 32) -> Iterator[None]:
+def small_cache(rasters: Iterable, megabytes: int = 16) -> Iterator[None]:
     """A block in which GDAL keeps few decoded pixels: for random windows, which seldom meet the same ones.
 
-    `drivers` are those of the files that will be read: PNG and JPEG are decoded from a file's start, so where
-    one is among them the cache stays as large as it was.
+    `rasters` are those that will be read. The cache stays as large as it was where one of them is decoded
+    from its file's start (PNG, JPEG), or in pieces of which four do not fit.
     """
+    files = [raster for raster in rasters if raster.path]
+    slow = any(raster.source[0] in ("PNG", "JPEG") for raster in files)
+    pieces = [math.prod(r.block) * r.bands * np.dtype(r.dtype).itemsize for r in files]
+    slow = slow or max(pieces, default=0) > megabytes * 2**18
     with explained("GDAL's cache", "read"):
         from rasterio._env import get_gdal_config, set_gdal_config
 
         before = int(get_gdal_config("GDAL_CACHEMAX"))
-        small = before if {"PNG", "JPEG"} & set(drivers) else min(before, megabytes * 2**20)
+        small = before if slow else min(before, megabytes * 2**20)
         set_gdal_config("GDAL_CACHEMAX", small)
     try:
         yield

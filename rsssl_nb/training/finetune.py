@@ -43,7 +43,6 @@ from .start import kept_normalisation, refuse_plain, start_encoder
 from rsssl_nb.training.validation import (
     MOST,
     Validation,
-    drivers_of,
     open_taught,
     window_miou,
 )
@@ -295,7 +294,8 @@ def finetune(
     )
     bands = pairs[0][0].bands
     length = steps or (epochs * -(-len(windows) // batch) if epochs else kept.length if kept else STEPS)
-    with small_cache(drivers_of(pairs)), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    rasters = [raster for raster, _ in pairs + validation.pairs]
+    with small_cache(rasters), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         start, meta = start_encoder(run, bands, seed, encoder, width, stride)
         if mode == "full":
             refuse_plain(start, "use --mode frozen")

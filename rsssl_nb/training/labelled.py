@@ -83,7 +83,7 @@ class LabelRaster:
                 f"{self.raster.name} is coded by colour and the classes have no colours: "
                 "add them to classes.json"
             )
-        with small_cache([self.raster.source[0]] if self.raster.path else []):
+        with small_cache([self.raster]):
             self._learn_codes(classes)
             self.counts = self._count(classes)
 
