@@ -11,14 +11,8 @@ import torch.nn.functional as F
 from scipy import ndimage
 
 from rsssl_nb.encoders import Encoder
-from rsssl_nb.methods.base import At
-from rsssl_nb.methods.grass import (
-    GraSS,
-    carried,
-    loss_map,
-    recut,
-    still_statistics,
-)
+from rsssl_nb.methods.base import At, still_statistics
+from rsssl_nb.methods.grass import GraSS, loss_map
 from rsssl_nb.methods.simclr import SimCLR
 from rsssl_nb.objectives.nce import nce
 from rsssl_nb.views.geometry import coordinate_ramp, crop_boxes, view_affine
@@ -34,6 +28,7 @@ from rsssl_nb.views.peaks import (
     runs,
     touching,
 )
+from rsssl_nb.views.recut import carried, recut
 
 GUIDED = At(progress=0.9, epoch=9)
 EIGHT = np.ones((3, 3))

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 import torch
 
-from ..methods.base import At
+from ..methods.base import At, still_statistics
 from ..methods.false import FALSE
 from ..methods.glcnet import GLCNet
-from ..methods.grass import GraSS, still_statistics
+from ..methods.grass import GraSS
 from ..methods.placebos import anywhere, mixture
 from ..methods.ssccl import SSCCL
 from ..moved import forward
