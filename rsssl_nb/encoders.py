@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RESNETS', 'STRIDES', 'adapt_bands', 'trunk', 'dilate', 'Features', 'own_names', 'put_in', 'Encoder',
-           'projection_head', 'conv_block', 'ASPP', 'Decoder', 'Segmenter']
+           'projection_head', 'dense_head', 'conv_block', 'ASPP', 'Decoder', 'Segmenter']
 
 # %% ../nbs/library/encoders.ipynb #00000002
 from typing import Any, NamedTuple
@@ -235,6 +235,13 @@ def projection_head(
         nn.Linear(hidden, dim_out, bias),
     ]
     return nn.Sequential(*filter(None, layers))
+
+
+def dense_head(dim_in: int, hidden: int, dim: int) -> nn.Sequential:
+    "A head for maps, (B, dim_in, h, w) to (B, dim, h, w): 1 x 1 convolution, BatchNorm, ReLU, 1 x 1 again."
+    return nn.Sequential(
+        nn.Conv2d(dim_in, hidden, 1), nn.BatchNorm2d(hidden), nn.ReLU(), nn.Conv2d(hidden, dim, 1)
+    )
 
 # %% ../nbs/library/encoders.ipynb #0000001b
 def conv_block(dim_in: int, dim_out: int, kernel: int = 3, dilation: int = 1) -> nn.Sequential:

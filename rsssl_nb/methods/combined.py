@@ -8,12 +8,12 @@ __all__ = ['Combined']
 # %% ../../nbs/gallery/combined.ipynb #00000002
 import torch
 
-from ..encoders import Encoder
+from ..encoders import Encoder, dense_head
 from .base import At, Step
 from .false import FALSE, Suspects
 from .grass import GraSS, GuidedCrop
 from .simclr import SimCLR
-from .ssccl import SSCCL, OverlapBranch, dense_head
+from .ssccl import SSCCL, OverlapBranch
 from ..views.pairs import Pair
 
 # %% ../../nbs/gallery/combined.ipynb #00000008

@@ -10,11 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..encoders import Encoder
+from ..encoders import Encoder, dense_head
 from .base import At, Method, Step, gathered
 from .ema import move_towards, rising_momentum, slow_copy
 from .moco import MoCo, joined, pushed, queue_nce
-from .ssccl import dense_head
 from ..objectives.similarity import products, unit
 from ..views.geometry import transform_points
 from ..views.pairs import Pair
