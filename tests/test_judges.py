@@ -133,6 +133,11 @@ def test_an_encoder_of_other_bands_is_refused(scene):
 # pixels
 
 
+def test_pixels_alone_are_asked_about_whole_images_too(scene):
+    found = scene.floors()
+    assert list(found) == ["bands", "colour"] and all(len(rows) == 4 for rows in found.values())
+
+
 def test_the_truth_as_a_map_scores_one(pixels):
     K = len(pixels.classes)
     asked = torch.nn.functional.one_hot(pixels.truth, K).permute(0, 3, 1, 2).float()
@@ -301,10 +306,27 @@ def test_the_command_prints_the_table_with_its_floors(tmp_path):
         tmp_path / "rows.json",
     )
     assert done.exit_code == 0, done.output
-    for method in ("random", "colour", "shipped:simclr-20"):
+    for method in ("random", "bands", "colour", "shipped:simclr-20"):
         assert f"| {method} |" in done.output
     rows = json.loads((tmp_path / "rows.json").read_text())
     assert {r["judge"] for r in rows} >= {"scene", "scene-knn", "mosaic", "mosaic-stage3", "mosaic-last"}
+
+
+def test_an_encoder_of_other_bands_is_adapted_when_asked(tmp_path):
+    from PIL import Image
+
+    textures = painted_textures("train", 10, 32)
+    for k in range(2):
+        (tmp_path / "ab"[k]).mkdir()
+        for i in range(10):
+            image = textures.images[10 * k + i, :3].transpose(1, 2, 0)
+            Image.fromarray(image).save(tmp_path / "ab"[k] / f"{i}.png")
+    words = ("shipped:simclr-20", "--scenes", tmp_path, "--size", 32, "--tiles", 8, "--frame", 8)
+    refused = run_cli(*words)
+    assert refused.exit_code == 2 and "give images of 4 bands, or --adapt-bands" in refused.output
+    done = run_cli(*words, "--adapt-bands")
+    assert done.exit_code == 0, done.output
+    assert "first convolution of 4 bands is adapted to 3" in done.output and "nan" not in done.output
 
 
 @pytest.mark.parametrize(

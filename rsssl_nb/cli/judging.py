@@ -6,6 +6,7 @@ import math
 import click
 
 from rsssl_nb.cli.shared import PATH, device, force, main, seed
+from rsssl_nb.errors import InputError
 
 
 @main.command()
@@ -24,21 +25,37 @@ from rsssl_nb.cli.shared import PATH, device, force, main, seed
 )
 @click.option("--tiles", default=64, show_default=True, help="Labelled mosaics to learn pixels from.")
 @click.option("--frame", default=32, show_default=True, help="Pixels of reflected ground around each mosaic.")
+@click.option(
+    "--adapt-bands",
+    is_flag=True,
+    help="Adapt the first convolution of an encoder of other bands to the images'.",
+)
 @click.option("--out", type=PATH, help="Also write the rows, with intervals and classes, as JSON.")
 @seed
 @device
-def judge(encoders, scenes, size, labels, tiles, frame, out, seed, device):
+def judge(encoders, scenes, size, labels, tiles, frame, adapt_bands, out, seed, device):
     """Judge ENCODERS by frozen features: scene classes and pixels of mosaics, from few labels.
 
-    Colour statistics and an untrained encoder of the same architecture stand beside them in each table.
+    Pixels alone (bands, colour statistics) and an untrained encoder of the same architecture stand beside
+    them in each table.
     """
     from rsssl_nb.evaluation.judges import as_table, judge_encoders, open_encoder, standard_judges
     from rsssl_nb.training.engine import pick_device
 
     device = pick_device(device)
-    opened = {source: open_encoder(source).to(device) for source in encoders}
+    opened = {source: open_encoder(source) for source in encoders}
     judges = standard_judges(scenes, size, labels or None, tiles, seed, frame)
-    rows = judge_encoders(judges, opened, seed)
+    bands = judges[0].train.images.shape[1]
+    for source, encoder in opened.items():
+        if encoder.bands != bands and not adapt_bands:
+            raise InputError(
+                f"{source} takes {encoder.bands} bands and the images have {bands}: give images of "
+                f"{encoder.bands} bands, or --adapt-bands"
+            )
+        if encoder.bands != bands:
+            click.echo(f"{source}: its first convolution of {encoder.bands} bands is adapted to {bands}")
+            opened[source] = open_encoder(source, bands)
+    rows = judge_encoders(judges, {source: e.to(device) for source, e in opened.items()}, seed)
     click.echo(as_table(rows))
     if out:
         out.write_text(json.dumps(rows, indent=1))

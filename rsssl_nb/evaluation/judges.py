@@ -29,15 +29,19 @@ from ..training.pretrain import load_encoder
 from ..weights import load, shipped
 
 # %% ../../nbs/library/evaluation/judges.ipynb #a892aa09
-def open_encoder(source):
+def open_encoder(source, bands=None):
     """The encoder of a run folder, a weights file of any layout that `weights.load` knows, or shipped:NAME.
 
-    InputError or ValueError when there is none, or no such shipped checkpoint.
+    `bands`: its first convolution is adapted to so many (`adapt_bands`); default its own. InputError or
+    ValueError when there is none, or no such shipped checkpoint.
     """
     name = str(source)
     if name.startswith("shipped:"):
-        return load(shipped(name.removeprefix("shipped:"))).encoder
-    return load_encoder(source)[0] if Path(source).is_dir() else load(source).encoder
+        return load(shipped(name.removeprefix("shipped:")), bands=bands).encoder
+    if not Path(source).is_dir():
+        return load(source, bands=bands).encoder
+    encoder = load_encoder(source)[0]
+    return load(Path(source) / "encoder.safetensors", bands=bands).encoder if bands else encoder
 
 
 def random_like(encoder, seed=0):
@@ -160,12 +164,13 @@ class SceneJudge:
         return self.score(self.pooled(encoder, self.train.images), self.pooled(encoder, self.judged.images))
 
     def floors(self):
-        "{colour: rows} of the mean and deviation of each band of an image."
-        known, asked = (
-            torch.as_tensor(np.concatenate([v.images.mean((2, 3)), v.images.std((2, 3))], 1)).double()
-            for v in (self.train, self.judged)
+        "{bands: rows} of the mean of each band of an image, {colour: rows} of its deviation beside."
+        means, deviations = (
+            [torch.as_tensor(of(v.images)).double() for v in (self.train, self.judged)]
+            for of in (lambda x: x.mean((2, 3)), lambda x: x.std((2, 3)))
         )
-        return {"colour": self.score(known, asked)}
+        both = [torch.cat(pair, 1) for pair in zip(means, deviations)]
+        return {"bands": self.score(*means), "colour": self.score(*both)}
 
     def score(self, known, asked):
         "Rows of both probes, from features of the images to learn from (n, D) and to judge by (m, D)."
@@ -281,10 +286,7 @@ class PixelJudge:
         ]
 
     def floors(self):
-        """{bands: rows} of the pixel's own bands, {colour.
-
-        Rows} of colour statistics of 9 x 9 pixels around it.
-        """
+        "{bands: rows} of the pixel's own bands, {colour: rows} with statistics of 9 x 9 px around."
         made = {"bands": lambda images: images, "colour": colour_maps}
         return {name: self.score([f(self.train)], [f(self.judged)]) for name, f in made.items()}
 
@@ -472,7 +474,7 @@ def judge_power(rows, seeds=3, gain=("simclr", "random")):
 
     `spread`: deviation between seeds, pooled over methods; `smallest`: the difference `seeds` would show;
     `gain`: how much the first method of `gain` has over the second (None while unmeasured), `sees`: whether
-    the judge shows it.
+    the judge shows it (None while either has fewer than `seeds`).
     """
     groups = defaultdict(lambda: defaultdict(list))
     for row in checked_rows(rows):
@@ -487,8 +489,9 @@ def judge_power(rows, seeds=3, gain=("simclr", "random")):
         smallest = smallest_difference(spread, seeds)
         known = all(m in methods for m in gain)
         more = float(np.mean(methods[gain[0]]) - np.mean(methods[gain[1]])) if known else None
+        enough = known and all(len(methods[m]) >= seeds for m in gain)
         found.append(
             dict(judge=judge, labels=labels, spread=spread, smallest=smallest, gain=more)
-            | dict(sees=None if more is None else bool(more > smallest))
+            | dict(sees=bool(more > smallest) if enough else None)
         )
     return found
