@@ -7,7 +7,7 @@
     pack        Dubai and RSSCN7 (RSSSL_DATA) as 128-pixel tiles, 40 MB at most, into runs/evidence/
     floor       rows that learn without a network
     A, B, C     the protocol's rows; on a GPU where there is one
-    ledger      the claims ledger as Markdown
+    ledger      the claims ledger and the positive controls as Markdown, put into README.md of the results
 
     python experiments/evidence.py --stage A --data potsdam --root FOLDER --setting paper
                 a paper's own setting, on your disk
@@ -33,6 +33,8 @@ from rows import run_floors, run_jobs
 from tiles import dubai, embedded, on_disk, pack
 
 from rsssl_nb.evaluation.evidence import PROTOCOL, SEEDS, ledger
+from rsssl_nb.evaluation.verdicts import read_judged, verdict_table
+from rsssl_nb.files import write_aside
 from rsssl_nb.training.engine import pick_device
 from rsssl_nb.training.folder import code_version
 from rsssl_nb.weights import load_weights
@@ -84,6 +86,20 @@ def options():
     return parser
 
 
+def put_tables(results):
+    "Prints the ledger and the controls' verdicts, and puts them between their marks in README.md beside."
+    path = results / "README.md"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    for name, table in dict(ledger=ledger(results), controls=verdict_table(read_judged(results))).items():
+        print(table, end="\n\n")
+        begin, end = f"<!--table {name}-->\n", "\n<!--end of table-->"
+        if begin in text:
+            before, _, rest = text.partition(begin)
+            text = before + begin + "\n" + table + "\n" + rest[rest.index(end) :]
+    if text:
+        write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
 def main(argv=None):
     "Runs one stage; gives how many of its rows are left (None for stages without jobs)."
     asked = options().parse_args(argv)
@@ -104,7 +120,7 @@ def main(argv=None):
     if stage == "pack":
         return pack(asked.work)
     if stage == "ledger":
-        return print(ledger(asked.results))
+        return put_tables(asked.results)
     if stage == "scorecard":
         card = asked.results / "scorecard.json"
         arms = [arm for arm in asked.methods or ARMS_OF_CARD if arm in there]

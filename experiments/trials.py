@@ -56,7 +56,7 @@ class Arm:
     """An arm: its name in the rows, its world, what makes the method of an encoder, and its judges.
 
     `measures` names what its mechanism is asked for at the end. `views` and `steps` stand in place of its
-    world's; `also`, pairs of name and value, goes into its rows; `seeds` is how many it is given.
+    world's; `also`, pairs of name and value, goes into its rows; `seeds` is how many it is given at most.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Arm:
     views: Plan | None = None
     steps: int | None = None
     also: tuple = ()
-    seeds: int = 3
+    seeds: int = 5
 
     @property
     def label(self) -> str:
@@ -80,7 +80,8 @@ class Campaign:
     """A protocol's worlds by name, its arms, and `judges`: {name in an arm: function that gives judges}.
 
     `late` is judged after all arms are trained: {judge's name: function of (arm, seed, run folder, asked)
-    that gives rows}. `measure` gives what a mechanism chose in a traced step, as numbers by name.
+    that gives rows}. `measure` gives what a mechanism chose in a traced step, as numbers by name. `floors`
+    names the file of what pixels alone score, where they are asked on their own.
     """
 
     protocol: int
@@ -89,6 +90,7 @@ class Campaign:
     judges: dict
     late: dict
     measure: Callable | None = None
+    floors: str = ""
 
 
 # rows
@@ -239,6 +241,23 @@ def judged(campaign, arm, seed, encoder, facts):
     return [dict(tidy(row), **common_to(campaign, arm)) for row in rows]
 
 
+def keep_floors(campaign, asked):
+    "Asks the judges of each world's untrained arm about pixels alone; the rows stand in a file of theirs."
+    if not campaign.floors:
+        raise SystemExit("pixels alone are asked beside the untrained encoder here: run the arm `random`")
+    for arm in [a for a in campaign.arms if a.make is None and a.world in asked.world]:
+        known = [campaign.judges[name] for name in arm.judges if name in campaign.judges]
+        rows = [
+            dict(tidy(row), method=method, seed=0, **common_to(campaign, arm))
+            for made in known
+            for judge in made()
+            for method, own in judge.floors().items()
+            for row in own
+        ]
+        keep_rows(asked.results / campaign.floors, asked.work, rows)
+        print(f"{arm.world}: {len(rows)} rows of pixels alone", flush=True)
+
+
 # the queue
 
 
@@ -357,7 +376,8 @@ def status(campaign, asked):
     if other:
         print(f"{other} rows of another protocol are left out")
     for arm in [a for a in campaign.arms if a.world in asked.world]:
-        signs = [sign_of(campaign, asked, arm, seed, rows) for seed in range(arm.seeds)]
+        seeds = [seed for seed in asked.seeds if seed < arm.seeds]
+        signs = [sign_of(campaign, asked, arm, seed, rows) for seed in seeds]
         print(f"{arm.label:44} {' '.join(signs)}")
     print("# done   > running   . left")
 
@@ -399,7 +419,7 @@ def again(campaign, asked):
 
 # the command
 
-WHAT = ["run", "status", "pause", "go", "again", "show"]
+WHAT = ["run", "status", "pause", "go", "again", "show", "floors"]
 
 
 def add_options(parser, campaign, work):
@@ -448,6 +468,8 @@ def carry_out(campaign, asked, show, argv=None):
     if asked.what == "go":
         return (asked.work / "pause").unlink(missing_ok=True)
     torch.set_num_threads(1)
+    if asked.what == "floors":
+        return keep_floors(campaign, asked)
     if asked.what == "again":
         return sys.exit(0 if again(campaign, asked) else 1)
     command = [sys.executable, sys.argv[0], *(sys.argv[1:] if argv is None else argv), "--workers", "1"]

@@ -18,6 +18,7 @@ import trials  # noqa: E402
 from controls import ARMS, GROUND, WORLDS, DosedSuspects, NearestSuspects, Stack, everywhere  # noqa: E402
 
 from rsssl_nb.encoders import Encoder  # noqa: E402
+from rsssl_nb.evaluation.verdicts import CONTROLS, read_judged  # noqa: E402
 from rsssl_nb.methods.base import At  # noqa: E402
 from rsssl_nb.methods.registry import METHODS  # noqa: E402
 from rsssl_nb.objectives.similarity import negatives  # noqa: E402
@@ -138,8 +139,11 @@ def test_the_protocol_lists_every_arm_and_the_steps():
             and f"{world.steps:,}".replace(",", " ") in text
             and f"{world.px} px" in text
         )
-    for name, judge, _, margin in (m for found in judges.MARGINS.values() for m in found):
-        assert f"`{name}`" in text and f"`{judge}`" in text and f"by {str(margin).lstrip('0')}" in text
+    known = {(a.world, a.name) for a in ARMS}
+    for c in CONTROLS:
+        assert {(c.world, m) for m in (c.method, c.ceiling, c.placebo, "simclr", "random")} <= known
+        assert f"`{c.ceiling}`" in text and f"`{c.placebo}`" in text
+        assert f"`{c.judge}`" in text and f"by {str(c.margin).lstrip('0')}" in text
 
 
 # runs and rows
@@ -162,32 +166,44 @@ def test_rows_are_merged_by_key_and_kept_sorted(tmp_path):
     trials.keep_rows(path, work, [dict(rows[0], value=0.6)])
     trials.keep_rows(tmp_path / "controls.json", work, [dict(rows[0], world="object")])
     assert [r["value"] for r in json.loads(path.read_text())] == [0.5, 0.6]
-    assert len(trials.read_rows(tmp_path, judges.FILES)) == 3
+    assert len(trials.read_rows(tmp_path, ["judges.json", "controls.json"])) == 3
 
 
-def test_verdicts():
-    assert judges.verdict_of(np.array([0.10, 0.11, 0.09]), 0.03) == "better"
-    assert judges.verdict_of(np.array([-0.10, -0.11, -0.09]), 0.03) == "worse"
-    assert judges.verdict_of(np.array([0.001, 0.002, -0.001]), 0.03) == "no difference"
-    assert judges.verdict_of(np.array([0.00, 0.20, 0.10]), 0.03) == "undecided"
-    assert judges.verdict_of(np.array([0.10]), 0.03) == "undecided"
-    mean, half = judges.interval_of(np.array([0.0, 0.1, 0.2]))
-    assert mean == pytest.approx(0.1) and half == pytest.approx(4.303 * 0.1 / 3**0.5, rel=1e-3)
-
-
-def test_a_ceiling_is_held_to_its_margin(tmp_path, capsys):
+def test_show_prints_verdicts_beside_power(tmp_path, capsys):
     common = dict(world="rsscn7", judge="scene", labels=5, protocol=controls.PROTOCOL)
     values = {"random": 0.4, "simclr": 0.52, "false": 0.525, "false-every": 0.66}
-    rows = [
-        dict(common, method=m, seed=s, value=v + 0.002 * (s + (m == "false") * s * s))
-        for m, v in values.items()
-        for s in range(3)
-    ]
+    rows = [dict(common, method=m, seed=s, value=v + 0.002 * s) for m, v in values.items() for s in range(3)]
     trials.keep_rows(tmp_path / "judges.json", tmp_path / "work", rows)
     judges.show(tmp_path)
     told = capsys.readouterr().out
-    assert "false-every less simclr +0.140 +- 0.000, 3 seeds: better (ceiling: passes 0.05)" in told
-    assert "false less simclr" in told and "nan" not in told
+    assert "| rsscn7 | scene | 5 | false-every | +0.140 | 0.000 | 3 | 0.006 | ceiling passes 0.05 |" in told
+    assert "| scene | 5 | 0.002 | 0.006 | +0.120 | yes |" in told and "nan" not in told and "inf" not in told
+    assert (
+        "## the world object\n\npending" in told
+        and "grass (object, object-cut at 20 labels): pending." in told
+    )
+
+
+def test_a_seed_beyond_the_third_can_be_asked_for():
+    asked = judges.asked(["--world", "rsscn7", "--arms", "false", "--seeds", "3", "4"])
+    assert [seed for _, _, seed in trials.jobs_of(judges.CAMPAIGN, asked)] == [3, 4]
+
+
+def test_floors_are_asked_on_their_own(tmp_path, capsys):
+    class Floors:
+        def floors(self):
+            return {m: [dict(judge="scene", labels=5, value=0.25, classes={})] for m in ("bands", "colour")}
+
+    campaign = replace(judges.CAMPAIGN, judges={"scene": lambda: [Floors()]})
+    words = ["floors", "--world", "rsscn7", "--results", str(tmp_path), "--work", str(tmp_path / "work")]
+    trials.carry_out(campaign, judges.asked(words), judges.show)
+    rows = read_judged(tmp_path)
+    assert [(r["method"], r["judge"], r["value"], r["protocol"]) for r in rows] == [
+        ("bands", "scene", 0.25, controls.PROTOCOL),
+        ("colour", "scene", 0.25, controls.PROTOCOL),
+    ]
+    with pytest.raises(SystemExit, match="run the arm `random`"):
+        trials.keep_floors(replace(campaign, floors=""), judges.asked(words))
 
 
 def test_steps_of_its_own_need_small(capsys):

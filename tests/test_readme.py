@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from rsssl_nb.evaluation.evidence import ledger
+from rsssl_nb.evaluation.verdicts import read_judged, verdict_table
 
 ROOT = Path(__file__).resolve().parents[1]
 FRONT = (
@@ -41,10 +42,10 @@ def test_files_that_are_named_are_there(name):
     assert [n for n in kept if not (ROOT / n).exists()] == []
 
 
-def test_the_ledger_is_the_files():
-    assert ledger(ROOT / "results") in text_of("results/README.md"), (
-        "put what the stage `ledger` of the evidence prints into results/README.md"
-    )
+def test_the_tables_are_the_files():
+    told = "run `python experiments/evidence.py --stage ledger`: it puts its tables into results/README.md"
+    assert ledger(ROOT / "results") in text_of("results/README.md"), told
+    assert verdict_table(read_judged(ROOT / "results")) in text_of("results/README.md"), told
 
 
 def test_contributing_fits_two_screens():

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BOUND', 'PROTOCOL', 'SEEDS', 'ARM_KEYS', 'student_factor', 'differences', 'interval', 'difference_verdict',
            'smallest_effect', 'arm_key', 'row_name', 'countable_rows', 'arm_tables', 'compare', 'read_rows',
-           'scorecard_test', 'assess_claim', 'ledger']
+           'smallest_gap', 'scorecard_test', 'assess_claim', 'ledger']
 
 # %% ../../nbs/evidence/label_fractions.ipynb #00000002
 import json
@@ -186,11 +186,22 @@ def read_rows(folder: str | Path) -> list[dict]:
     return rows
 
 # %% ../../nbs/evidence/label_fractions.ipynb #0000001f
+def smallest_gap(gaps: Sequence[float]) -> float:
+    """The least mean of paired differences (seeds,) that a test would show in four cases of five.
+
+    From their own deviation; two-sided test at 5 %, power 80 %.
+    """
+    from scipy.stats import t
+
+    free = len(gaps) - 1
+    return float((t.ppf(0.975, free) + t.ppf(0.8, free)) * np.std(gaps, ddof=1) / len(gaps) ** 0.5)
+
+
 def scorecard_test(test: dict, card: list[dict]) -> tuple[str, str] | None:
     """A claim tested on the scorecard (page `mechanisms`), in words: (number, verdict); None while pending.
 
-    The last step's difference of two arms, with Student's 95 % interval over the seeds of each data set;
-    data sets with fewer than three seeds are left out.
+    The last step's difference of two arms, with Student's 95 % interval over the seeds of each data set, and
+    the smallest difference that so many seeds would show; data sets with fewer than three are left out.
     """
 
     def last_values(data, arm):
@@ -210,7 +221,8 @@ def scorecard_test(test: dict, card: list[dict]) -> tuple[str, str] | None:
             continue
         mean = np.mean(gaps)
         half = 1.96 * student_factor(len(gaps)) * np.std(gaps) / len(gaps) ** 0.5
-        numbers.append(f"{mean:+.3f} ({mean - half:+.3f} to {mean + half:+.3f}), {len(gaps)} seeds, {data}")
+        told = f"{mean:+.3f} ({mean - half:+.3f} to {mean + half:+.3f}), {len(gaps)} seeds"
+        numbers.append(f"{told} show {smallest_gap(gaps):.3f}, {data}")
         if abs(mean) <= half:
             verdict = "undecided"
         else:
@@ -244,8 +256,9 @@ def assess_claim(claim: dict, rows: list[dict], card: list[dict]) -> tuple[str, 
 def ledger(folder: str | Path) -> str:
     """The claims ledger of a results folder as a Markdown table.
 
-    Its columns: paper, quote, quantity, data, where it can be tested, our number, verdict. Rows of another
-    protocol than PROTOCOL are left out, those of the scorecard too.
+    Its columns: paper, quote, quantity, data, where it can be tested, our number, verdict, and the method
+    whose positive control (`evaluation.verdicts`) asks the same of a longer training under other judges. Rows
+    of another protocol than PROTOCOL are left out, those of the scorecard too.
     """
     folder = Path(folder)
     claims = json.loads((folder / "claims.json").read_text())
@@ -254,13 +267,14 @@ def ledger(folder: str | Path) -> str:
     card = [row for row in card if row["protocol"] == PROTOCOL]
     rows, _ = countable_rows(read_rows(folder))
     lines = [
-        "| paper | as printed | quantity | on | testable | our number | verdict on the mechanism |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| paper | as printed | quantity | on | testable | our number | verdict on the mechanism | control |",
+        "|" + " --- |" * 8,
     ]
     for claim in claims:
         quote = '"' + claim["quote"] + '"'
         cells = [claim["paper"], quote, claim["quantity"], claim["dataset"], claim["testable"]]
-        lines.append("| " + " | ".join([*cells, *assess_claim(claim, rows, card)]) + " |")
+        control = f"`{claim['control']}`" if claim.get("control") else "-"
+        lines.append("| " + " | ".join([*cells, *assess_claim(claim, rows, card), control]) + " |")
     return "\n".join(lines)
 
 
