@@ -45,7 +45,7 @@ MOVED = {
             "strange_labels=unknown_labels_sentence"
         ),
         "data.pool": (
-            "Pool TRIES check_bands check_settings check_size listed=list_sources sift=Pool.open_usable "
+            "Pool TRIES check_bands check_settings check_size listed=list_sources sift=Pool.keep_usable "
             "skip=Pool.skip draw_windows=Pool.windows grid_windows=Pool.grid "
             "in_block_order=Pool.in_block_order read_or_instead=Pool.read"
         ),

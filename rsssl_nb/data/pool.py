@@ -88,18 +88,17 @@ def check_size(rasters: list[Raster], size: int) -> None:
     )
 
 # %% ../../nbs/library/data/pool.ipynb #efae8e06
-TRIES = 200
+TRIES = 200  # draws of a window before the pool gives up finding enough valid data
 
 
 class Pool:
     """Many rasters seen as one stock of square windows, whatever their CRS and resolution.
 
-    Each raster is seen in its own pixels.     `sources`: files, folders, Scenes, arrays or Rasters, all
-    of one band count; `size` of a window in pixels; windows with a larger missing share than
-    `max_nodata` are left out. `on_error`: "raise" at the first bad file, or "skip" up to `budget` (a
-    share of the files, one at least), listed in `skipped` as (path, sentence). Attributes: rasters,
-    bands, size, pixels (valid ones), dropped and total (windows of the grid that covers the rasters).
-    InputError names file, value and cure.
+    Each raster is seen in its own pixels. `sources`: files, folders, Scenes, arrays or Rasters, all of one
+    band count; `size` of a window in pixels; windows with a larger missing share than `max_nodata` are left
+    out. `on_error`: "raise" at the first bad file, or "skip" up to `budget` (a share of the files, one at
+    least), listed in `skipped` as (path, sentence). Attributes: rasters, bands, size, pixels (valid ones),
+    dropped and total (windows of the grid that covers the rasters). InputError names file, value and cure.
     """
 
     def __init__(
@@ -123,34 +122,31 @@ class Pool:
         self.budget = budget
         self.skipped = []
         sources = list_sources(sources, allow_remote)
-        self.files = len(sources)
+        self.given = len(sources)
 
-        rasters = self._open(sources, alpha, allow_remote)
+        rasters = self.open_rasters(sources, alpha, allow_remote)
         self.bands = bands or Counter(raster.bands for raster in rasters).most_common(1)[0][0]
         first = next((raster for raster in rasters if raster.bands == self.bands), rasters[0])
-        rasters = self.open_usable(rasters, lambda raster: check_bands(raster, first, bands))
+        rasters = self.keep_usable(rasters, lambda raster: check_bands(raster, first, bands))
         check_size(rasters, self.size)
-        self.covers = self.open_usable(rasters, lambda raster: nonempty_coverage(raster, self.size))
+        self.covers = self.keep_usable(rasters, lambda raster: nonempty_coverage(raster, self.size))
         self.rasters = [cover.raster for cover in self.covers]
 
-        # the covering grid, rows (raster, x, y, size): how many windows are dropped is a property of the data
+        # the grid that covers every raster once, without the windows that lack valid data
         grids = [covering_grid(cover, self.size, self.need) for cover in self.covers]
+        kept = [corners[good] for corners, good in grids]
+        number = np.repeat(np.arange(len(kept)), [len(corners) for corners in kept])
+        self.grid_windows = np.column_stack([number, np.concatenate(kept), np.full(len(number), self.size)])
         self.total = sum(len(good) for _, good in grids)
-        self.dropped = sum(int((~good).sum()) for _, good in grids)
-        self.grid_windows = np.concatenate(
-            [
-                np.insert(np.insert(corners[good], 0, i, 1), 3, self.size, 1)
-                for i, (corners, good) in enumerate(grids)
-            ]
-        )
+        self.dropped = self.total - len(self.grid_windows)
 
-        # where a window may start, and with which cumulative weight a raster is drawn
-        self.corners = [corner_boxes(cover, self.size, self.need) for cover in self.covers]
+        # for random windows: where their corners may lie, and with which cumulative weight a raster is drawn
+        self.corner_boxes = [corner_boxes(cover, self.size, self.need) for cover in self.covers]
         valid = [cover.valid_pixels() for cover in self.covers]
         self.pixels = sum(valid)
         usable = [
             pixels if len(boxes) and some_window_fits(cover, boxes, self.size, self.need) else 0
-            for pixels, boxes, cover in zip(valid, self.corners, self.covers)
+            for pixels, boxes, cover in zip(valid, self.corner_boxes, self.covers)
         ]
         if not any(usable):
             raise InputError(
@@ -158,6 +154,53 @@ class Pool:
                 f"has a valid share of {1 - max_nodata:g}: use a smaller --size or a larger --max-nodata"
             )
         self.weights = np.cumsum(usable) / sum(usable)
+
+    def open_rasters(self, sources: list, alpha: str, allow_remote: bool) -> list[Raster]:
+        "The Rasters of the sources, in one unit; what is to be said of many files is said in one warning."
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            rasters = self.keep_usable(sources, lambda source: open_raster(source, alpha, allow_remote))
+        alike: dict = {}
+        for warning in said:  # a warning is "file: sentence", and sentences with one beginning are alike
+            beginning = str(warning.message).split(": ", 1)[-1][:40]
+            alike.setdefault(beginning, []).append(warning)
+        for found in alike.values():
+            more = f"; so in {len(found)} files" if len(found) > 1 else ""
+            warnings.warn(f"{found[0].message}{more}", Note, stacklevel=3)
+        return in_one_unit(rasters)
+
+    def keep_usable(self, items: Iterable, make: Callable) -> list:
+        """What `make` gives for each item, without those it refuses with an InputError.
+
+        A refused item is skipped or ends it, as `on_error` says; so does it when none is left.
+        """
+        made, error = [], None
+        for item in items:
+            try:
+                made.append(make(item))
+            except InputError as refused:
+                error = self.skip(item, refused)
+        if not made:
+            raise InputError(f"no usable image is left: {error}")
+        return made
+
+    def skip(self, item: object, error: InputError) -> InputError:
+        """The error, after its file or Raster was listed in `skipped`.
+
+        Raised instead where the pool raises, and when more are listed than its budget allows.
+        """
+        if self.on_error == "raise":
+            raise error
+        name = str(item) if isinstance(item, (str, os.PathLike)) else getattr(item, "name", "an array")
+        if name not in dict(self.skipped):
+            self.skipped.append((name, str(error)))
+        allowed = max(1, int(self.budget * self.given))
+        if len(self.skipped) > allowed:
+            raise InputError(
+                f"{len(self.skipped)} of {self.given} files cannot be used and {allowed} may be skipped: "
+                f"list them with `rsssl-nb check`; the last: {error}"
+            ) from error
+        return error
 
     def windows(self, samples: int, seed: int = 0, epoch: int = 0) -> np.ndarray:
         """`samples` windows as int (n, 4): raster, x0, y0, size.
@@ -173,13 +216,14 @@ class Pool:
                 return windows
             counter = np.array([0, 0, 0, attempt], np.uint64)
             generator = np.random.Generator(np.random.Philox(key=key, counter=counter))
+            # row i belongs to window i, whichever others are drawn again
             uniforms = generator.random((todo[-1] + 1, 4))[todo]
             rasters = np.searchsorted(self.weights, uniforms[:, 0], side="right")
             windows[todo, 0] = rasters
             good = np.zeros(len(todo), bool)
             for i in np.unique(rasters):
                 here = rasters == i
-                x, y = sample_corners(self.corners[i], uniforms[here, 1:])
+                x, y = sample_corners(self.corner_boxes[i], uniforms[here, 1:])
                 windows[todo[here], 1], windows[todo[here], 2] = x, y
                 good[here] = has_enough_valid(self.covers[i], x, y, self.size, self.need)
             todo = todo[~good]
@@ -211,8 +255,7 @@ class Pool:
     def read(self, window: np.ndarray) -> np.ndarray:
         """A window, float32 (C, size, size), NaN for nodata.
 
-        Where it cannot be read and the pool skips errors: the first of others, drawn from its own
-        numbers, that can.
+        One that cannot be read, in a pool that skips errors, is replaced by another, always the same.
         """
         i, x, y, size = (int(v) for v in window)
         try:
@@ -222,7 +265,8 @@ class Pool:
             self.skip(self.rasters[i], error)
             if len(self.skipped) > known:
                 warnings.warn(f"windows are replaced: {error}", Note, stacklevel=2)
-        for other, left, top, _ in self.windows(64, seed=(i << 40) + (y << 20) + x, epoch=-2).tolist():
+        own_seed = (i << 40) + (y << 20) + x  # with an epoch that no run has
+        for other, left, top, _ in self.windows(64, own_seed, epoch=-2).tolist():
             with suppress(InputError):
                 return self.rasters[other].read(left, top, self.size, self.size)
         raise InputError(f"64 windows in a row cannot be read: {self.skipped[-1][1]}")
@@ -234,52 +278,6 @@ class Pool:
     def default_samples(self) -> int:
         "How many windows make an epoch: as many as would hold the valid pixels once, 64 at least."
         return max(64, self.pixels // self.size**2)
-
-    def open_usable(self, items: Iterable, make: Callable) -> list:
-        """What `make` gives for each item.
-
-        Items it refuses with an InputError are skipped, or end it, as `on_error` says.
-        """
-        made, error = [], None
-        for item in items:
-            try:
-                made.append(make(item))
-            except InputError as refused:
-                error = self.skip(item, refused)
-        if not made:
-            raise InputError(f"no usable image is left: {error}")
-        return made
-
-    def skip(self, item: object, error: InputError) -> InputError:
-        """Lists a file or Raster as unusable, once, and gives the error back.
-
-        Raises it when the pool raises, or when more than its budget are listed.
-        """
-        if self.on_error == "raise":
-            raise error
-        name = str(item) if isinstance(item, (str, os.PathLike)) else getattr(item, "name", "an array")
-        if name not in dict(self.skipped):
-            self.skipped.append((name, str(error)))
-        allowed = max(1, int(self.budget * self.files))
-        if len(self.skipped) > allowed:
-            raise InputError(
-                f"{len(self.skipped)} of {self.files} files cannot be used and {allowed} may be skipped: "
-                f"list them with `rsssl-nb check`; the last: {error}"
-            ) from error
-        return error
-
-    def _open(self, sources, alpha, allow_remote):
-        "Rasters of the sources; one warning for all files of which the same is to be said."
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always")
-            rasters = self.open_usable(sources, lambda source: open_raster(source, alpha, allow_remote))
-        kinds: dict = {}
-        for warning in said:
-            kinds.setdefault(str(warning.message).split(": ", 1)[-1][:40], []).append(warning)
-        for alike in kinds.values():
-            more = f"; so in {len(alike)} files" if len(alike) > 1 else ""
-            warnings.warn(f"{alike[0].message}{more}", Note, stacklevel=3)
-        return in_one_unit(rasters)
 
     def __repr__(self):
         skipped = (
