@@ -35,7 +35,7 @@ from tiles import dubai, embedded, on_disk, pack
 from rsssl_nb.evaluation.evidence import PROTOCOL, SEEDS, ledger
 from rsssl_nb.evaluation.verdicts import read_judged, verdict_table
 from rsssl_nb.files import write_aside
-from rsssl_nb.training.engine import pick_device
+from rsssl_nb.training.device import pick_device
 from rsssl_nb.training.folder import code_version
 from rsssl_nb.weights import load_weights
 

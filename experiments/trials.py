@@ -26,7 +26,8 @@ from rsssl_nb.errors import InputError
 from rsssl_nb.evaluation.judges import band_moments, random_like
 from rsssl_nb.files import write_aside
 from rsssl_nb.training.config import Config, check_config
-from rsssl_nb.training.engine import make_optimiser, run_task, start_engine, train_step
+from rsssl_nb.training.device import start_engine
+from rsssl_nb.training.engine import make_optimiser, run_task, train_step
 from rsssl_nb.training.folder import code_version, locked
 from rsssl_nb.training.pretrain import Pretraining
 from rsssl_nb.views.pairs import Plan

@@ -142,6 +142,12 @@ MOVED = {
     "methods.ssccl": {
         "views.pairs": "usable=has_enough_overlap overlap_mask",
     },
+    "training.engine": {
+        "training.device": (
+            "SMALL_JOB pick_device start_engine placed recorded_only native_bfloat16 resolve_precision "
+            "resolve_layout settle=settle_precision resolve_workers share_of"
+        ),
+    },
     "training.finetune": {
         "training.crops": "augment class_weights pixel_loss",
         "training.labelled": "grid_windows choose read_subset labelled_windows read_windows open_pairs",

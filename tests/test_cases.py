@@ -689,7 +689,7 @@ def test_the_doctor_looks_at_coordinates_backend_and_device():
     [("GRADIENT_ACCUMULATION_STEPS", "4"), ("MIXED_PRECISION", "bf16"), ("DYNAMO_BACKEND", "EAGER")],
 )
 def test_the_environment_changes_no_recorded_setting(monkeypatch, name, value):
-    from rsssl_nb.training.engine import start_engine
+    from rsssl_nb.training.device import start_engine
 
     monkeypatch.setenv(f"ACCELERATE_{name}", value)
     with pytest.warns(UserWarning, match=f"ACCELERATE_{name}={value} is passed over"):

@@ -20,7 +20,7 @@ from rsssl_nb.encoders import Encoder
 from rsssl_nb.errors import InputError
 from rsssl_nb.methods.registry import METHODS, make_method, method_options
 from rsssl_nb.training.crops import CropSet, augment
-from rsssl_nb.training.engine import native_bfloat16, resolve_precision
+from rsssl_nb.training.device import native_bfloat16, resolve_precision
 from rsssl_nb.training.finetune import STEPS, finetune, load_segmenter
 from rsssl_nb.training.folder import checkpoints, locked, read_config
 from rsssl_nb.training.labelled import choose, grid_windows, labelled_windows, open_pairs, read_subset
@@ -556,7 +556,7 @@ def test_precision_auto_is_resolved_recorded_and_in_force_on_resume(tmp_path):
 
 
 def test_bfloat16_that_is_emulated_says_so(monkeypatch):
-    monkeypatch.setattr("rsssl_nb.training.engine.native_bfloat16", lambda device: False)
+    monkeypatch.setattr("rsssl_nb.training.device.native_bfloat16", lambda device: False)
     with pytest.warns(UserWarning, match="emulates it"):
         assert resolve_precision("bf16", "cpu") == "bf16"
     assert resolve_precision("auto", "cpu") == "no" and resolve_precision("auto", "cuda") == "fp16"
@@ -620,7 +620,7 @@ def test_workers_are_chosen_for_the_device_and_the_job(monkeypatch):
     ],
 )
 def test_the_environment_does_not_change_a_recorded_setting(monkeypatch, name, value):
-    from rsssl_nb.training.engine import start_engine
+    from rsssl_nb.training.device import start_engine
 
     monkeypatch.setenv(name, value)
     with pytest.warns(UserWarning, match=f"{name}={value} is passed over"):

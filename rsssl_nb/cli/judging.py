@@ -40,7 +40,7 @@ def judge(encoders, scenes, size, labels, tiles, frame, adapt_bands, out, seed, 
     them in each table.
     """
     from rsssl_nb.evaluation.judges import as_table, judge_encoders, open_encoder, standard_judges
-    from rsssl_nb.training.engine import pick_device
+    from rsssl_nb.training.device import pick_device
 
     device = pick_device(device)
     opened = {source: open_encoder(source) for source in encoders}

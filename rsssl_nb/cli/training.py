@@ -254,7 +254,7 @@ def pretrain(
     """
     from rsssl_nb.encoders import Encoder
     from rsssl_nb.methods.registry import make_method
-    from rsssl_nb.training.engine import pick_device
+    from rsssl_nb.training.device import pick_device
     from rsssl_nb.training.pretrain import pretrain
     from rsssl_nb.training.processes import refuse_other_world
 
@@ -364,7 +364,7 @@ def finetune(run, images, labels, out, subset, resume, deterministic, **kw):
     On several GPUs:
       torchrun --standalone --nproc_per_node 8 -m rsssl_nb finetune RUN ... --out SEG --processes 8
     """
-    from rsssl_nb.training.engine import pick_device
+    from rsssl_nb.training.device import pick_device
     from rsssl_nb.training.finetune import finetune
 
     resume, out = resume_mode(resume, out)

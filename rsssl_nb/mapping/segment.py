@@ -22,7 +22,7 @@ from .models import ForeignModel
 from .stitch import encode_labels, encode_shares, mean_of_orientations, predictor
 from .store import OutputFile, check_output, write_map
 from .tiling import check_windows
-from ..training.engine import pick_device
+from ..training.device import pick_device
 
 # %% ../../nbs/library/mapping/segment.ipynb #4015dc79
 def weights_digest(model: torch.nn.Module) -> str:

@@ -25,15 +25,14 @@ from ..moved import forward
 from ..notebook import in_notebook
 from .config import TuneConfig, check_config
 from .crops import CropSet, augment, class_weights, crop_batches, dice_loss, pixel_loss
-from rsssl_nb.training.engine import (
-    decay_groups,
+from rsssl_nb.training.device import (
     pick_device,
     placed,
     resolve_workers,
-    run_task,
-    settle,
+    settle_precision,
     start_engine,
 )
+from .engine import decay_groups, run_task
 from .folder import code_version, read_config, refuse_taken
 from .labelled import choose, digest_windows, window_statistics
 from .outcome import tell_outcome
@@ -306,7 +305,7 @@ def finetune(
         torch.manual_seed(seed)
         model = build_segmenter(start, meta, pairs, windows, size, found, mode)
         shape |= {name: meta[name] for name in ("encoder", "width", "stride")}
-        precision, channels_last = settle(kept, precision, channels_last, device, meta["width"])
+        precision, channels_last = settle_precision(kept, precision, channels_last, device, meta["width"])
         config = check_config(
             TuneConfig(
                 **shape,
