@@ -4,6 +4,7 @@ import gc
 import html
 import itertools
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -861,3 +862,70 @@ def test_a_click_redraws_the_map_and_a_point_of_no_class_is_refused(net):
         box.canvas.points = [[90.0, 90.0, 9]]
     box.canvas.points = []
     assert good(box)
+
+
+# ---------------------------------------------------------------- where to look next
+
+
+def test_suggestions_move_the_window_and_never_twice(net):
+    box = make("labels", nets=[net])
+    held, places = list(box.canvas.points), [box.place()]
+    assert list(box.actions) == ["Suggest: least sure", "Suggest: least like", "Suggest: at random"]
+    for button in [*box.actions.values()] * 2:
+        button.click()
+        assert good(box) and box.note.value.startswith(f"window {len(places)} by")
+        places.append(box.place())
+    assert len(set(places[1:])) == 6 and box.canvas.points == held
+    for x, y, size in places[1:]:
+        assert not any(x <= px < x + size and y <= py < y + size for px, py, _ in held)
+        assert SCENE.valid[y : y + size, x : x + size].mean() >= 0.5
+    for _ in range(9):
+        box.actions["Suggest: at random"].click()
+    assert "have been suggested" in box.trouble.value and box.busy.value == ""
+
+
+def test_the_least_sure_window_is_that_of_the_model_of_the_clicks(net):
+    from rsssl_nb.explain.neighbours import dense_features, fit_points
+    from rsssl_nb.widgets.places import candidate_windows
+
+    box = make("labels", nets=[net])
+    points, ground = box.canvas.points, box.ground
+    model = fit_points(features_at(box.seen, points, {})[-1], [k for *_, k in points], 6, 10.0**-4)
+    corners = candidate_windows(ground.raster, 64)
+    assert len(corners) > 4
+
+    def entropy(x, y):
+        dense = dense_features(net, ground.ready(ground.pixels(x, y, 64)[None]))
+        shares = (torch.einsum("bdhw,kd->bkhw", dense, model.weight) + model.bias[:, None, None]).softmax(1)
+        return float(torch.special.entr(shares).sum(1).mean())
+
+    free = [c for c in corners if not any(0 <= p[0] - c[0] < 64 and 0 <= p[1] - c[1] < 64 for p in points)]
+    box.actions["Suggest: least sure"].click()
+    assert box.place()[:2] == max(free, key=lambda c: entropy(*c))
+
+
+def test_places_alike_are_found_in_all_images_of_a_folder(net, tmp_path):
+    for seed in (1, 2):
+        image, _ = write_scene(make_scene(96, seed=seed), tmp_path / f"{seed}")
+        shutil.copy(image, tmp_path / f"scene{seed}.tif")
+        shutil.rmtree(tmp_path / f"{seed}")
+    box = make("matches", str(tmp_path), [net])
+    search = box.actions["Find alike in all images"]
+    search.click()
+    assert "no place is clicked" in box.trouble.value
+    x, y = box.canvas.extent[:2]
+    box.canvas.points = [[x + 30.0, y + 30.0, 0]]
+    was = bytes(box.view.value)
+    search.click()
+    assert good(box) and "in 2 of 2 images" in box.note.value and bytes(box.view.value) != was
+    point, found = box.seen["alike"]
+    assert point == (x + 30.0, y + 30.0) and found[0][1].shape == (4, 48, 48)
+    cosines = [place.cosine for place, _ in found]
+    assert cosines == sorted(cosines, reverse=True) and {p.raster for p, _ in found} == {
+        "scene1.tif",
+        "scene2.tif",
+    }
+    box.canvas.points = [[x + 31.0, y + 30.0, 0]]
+    moved = bytes(box.view.value)
+    box.canvas.points = [[x + 30.0, y + 30.0, 0]]
+    assert bytes(box.view.value) not in (was, moved)  # the tiles come back with their point

@@ -39,6 +39,7 @@ class Explorer(W.VBox):
     `canvas`: a box widget that shows the window, found["image"], and whose traits `shared` are values too.
     `cancelled`: look in a thread, with one more argument `stop`, a function that says when to give up.
     `shapes(explorer)`: a GeoJSON dict to save beside the picture; the window and its boxes by default.
+    `actions`: buttons by what they say, each a function of the explorer that gives a sentence for the note.
 
     What is wrong with the source given is shown, not raised, so that another can be typed in. Errors after
     that are shown and raised.
@@ -58,6 +59,7 @@ class Explorer(W.VBox):
         shared: Sequence[str] = (),
         cancelled: bool = False,
         shapes: Callable | None = None,
+        actions: dict[str, Callable] | None = None,
     ):
         super().__init__()
         self.stop = threading.Event()  # tells the look that runs to give up
@@ -113,6 +115,10 @@ class Explorer(W.VBox):
         self.path = W.Text(value=f"runs/explore/{name}", description="save as", **wide)
         self.keep = W.Button(description="Save")
         self.back = W.Button(description="Restore")
+        self.actions = {}
+        for text, action in (actions or {}).items():
+            self.actions[text] = W.Button(description=text, layout=W.Layout(width="auto"))
+            self.actions[text].on_click(lambda _, action=action: self.press(lambda: self.act(action)))
 
         self.parts = [
             *self.controls.values(),
@@ -123,6 +129,7 @@ class Explorer(W.VBox):
             self.trouble,
         ]
         self.parts += [self.note, self.busy, self.undo, self.path, self.keep, self.back]
+        self.parts += self.actions.values()
         if canvas:
             self.parts.append(canvas)
         self.children = self.rows()
@@ -148,7 +155,8 @@ class Explorer(W.VBox):
         if self.canvas:
             images.append(self.canvas)
         status = W.HBox([self.busy, self.undo] if self.cancelled else [self.busy])
-        panel = W.VBox([*self.controls.values(), status, self.note])
+        buttons = [W.HBox(list(self.actions.values()), layout=W.Layout(flex_flow="row wrap"))]
+        panel = W.VBox([*self.controls.values(), *(buttons if self.actions else []), status, self.note])
         return [
             W.HBox([self.source, self.image]),
             W.HBox([*images, panel], layout=W.Layout(grid_gap="12px", flex_flow="row wrap")),
@@ -426,15 +434,27 @@ class Explorer(W.VBox):
             raise InputError("there is no picture to save: mend what the explorer says first")
         return write_view(path or self.path.value, self.view.value, self.settings(), self.shapes(self))
 
+    def act(self, action: Callable) -> str:
+        "What the button of an action does, behind a busy sign; gives its sentence."
+        if self.ground is None or self.seen is None:
+            raise InputError("there is no picture yet: mend what the explorer says first")
+        self.busy.value = LOOKING_SIGN
+        try:
+            with self.lock:
+                return action(self)
+        finally:
+            self.busy.value = ""
+
     def press(self, action: Callable) -> None:
-        "What Save and Restore do. What became of it stands in the note; an error is shown and raised."
+        "What a button does. What became of it stands in the note; an error is shown and raised."
         try:
             done = action()
         except Exception as e:
             self.show_error(e)
             raise
         self.trouble.value = ""
-        self.note.value = html.escape("saved " + ", ".join(map(str, done)) if done else "restored")
+        said = "saved " + ", ".join(map(str, done)) if isinstance(done, list) else done or "restored"
+        self.note.value = html.escape(said)
 
     def close(self) -> None:
         "Stops the look that runs, and closes all widgets."

@@ -49,6 +49,7 @@ from .explorers import STILL
 from .ground import Ground, window_corners
 from .networks import embedded_rows, network_menu, open_network
 from .pictures import show_over, show_row, shrink_axes
+from .places import find_alike, show_alike, suggestions
 
 # %% ../../nbs/explore/features.ipynb #00000006
 def see_match(ground: Ground, place: tuple[int, int, int], net, mean, std, seed: int = 0) -> dict:
@@ -134,14 +135,18 @@ def show_matches(seen: dict, points: Sequence = (), window: int = 0):
     )
     a = view(seen["image"], alike[0], point, "view a: the place clicked, and its likes")
     b = view(pair.b[0], alike[1], truth, title_b, quality["best"])
-    return show_row([a, b], (), 4)
+    place, found = seen.get("alike", (None, ()))
+    if not len(points) or place != tuple(points[-1][:2]):  # they were asked for another point
+        return show_row([a, b], (), 4)
+    return show_row([a, b, lambda ax: show_alike(found, ax)], (1, 1, 0.9), 4)
 
 
 def explore_matches(source=None, networks=(), window: int = 256) -> Explorer:
     """An explorer of places alike: click one in a window, see its likes there and in a second view.
 
     By cosine of a network's features, with the rank of the true place and the distance of the likest from it.
-    `source` and `networks`: as in `explore_temperature`.
+    A button searches all images of the source for the same. `source` and `networks`: as in
+    `explore_temperature`.
     """
     canvas = boxes(None, most=1, names=[""], label="view a: click a place, or use the arrow keys and Enter")
 
@@ -159,7 +164,12 @@ def explore_matches(source=None, networks=(), window: int = 256) -> Explorer:
         view=(0, 20),
     )
     slow = ("network", "view")
-    options = dict(window=window, canvas=canvas, shared=("points",))
+
+    def search(explorer):
+        return find_alike(explorer, explorer.controls["network"].value)
+
+    actions = {"Find alike in all images": search}
+    options = dict(window=window, canvas=canvas, shared=("points",), actions=actions)
     return Explorer("matches", look, draw, controls, slow, source, **options)
 
 # %% ../../nbs/explore/features.ipynb #0000000e
@@ -425,8 +435,8 @@ def explore_labels(
 
     A logistic regression on frozen features makes the maps. `classes`: names, those of the embedded scene
     by default, in `colors`. The points stay on the ground when the window moves; Backspace takes the last
-    one away; `save()` writes them as GeoJSON. `source`, `networks` and `labels`: as in
-    `explore_temperature`.
+    one away; `save()` writes them as GeoJSON. Three buttons move the window to where the last network would
+    have a label next. `source`, `networks` and `labels`: as in `explore_temperature`.
     """
     names = list(classes or CLASSES)
     colors = list(colors or (palette(len(names)) if classes else COLORS))
@@ -458,8 +468,14 @@ def explore_labels(
         points, kinds = [p[:2] for p in canvas.points], [p[2] for p in canvas.points]
         return points_to_geojson(points, kinds, names, raster.transform if raster.crs else None, raster.crs)
 
+    def model(explorer):
+        kinds = [int(k) for *_, k in canvas.points]
+        known = features_at(explorer.seen, canvas.points, bank)[-1]
+        return fit_points(known, kinds, len(names), 10.0 ** explorer.controls["lam"].value)
+
+    actions = suggestions(menu[-1][1], model)
     controls = dict(click=[(name, i) for i, name in enumerate(names)], lam=(-4, 1))
-    options = dict(canvas=canvas, shared=("points",), shapes=shapes)
+    options = dict(canvas=canvas, shared=("points",), shapes=shapes, actions=actions)
     return Explorer("labels", look, draw, controls, (), source, labels, window, **options)
 
 
