@@ -43,7 +43,7 @@ ROWS = Path(__file__).parents[1] / "results/seeing.json"
 def real_views(name, bands):
     "Ten windows (10, bands, 96, 96) from the middles of ten images, standardised band by band."
     if name == "rsscn7":  # of those kept for judging, reduced to 128 pixels as they were for training
-        images = open_folders(imagery() / "rsscn7/images").read("judge", 128).images
+        images = open_folders(imagery() / "rsscn7").read("judge", 128).images
         chosen = images[np.linspace(0, len(images) - 1, VIEWS).round().astype(int)]
         edge = (128 - SIZE) // 2
         views = torch.as_tensor(chosen[:, :, edge:-edge, edge:-edge]).float()
