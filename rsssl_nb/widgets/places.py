@@ -9,6 +9,7 @@ __all__ = ['MOST_WINDOWS', 'MOST_SEARCHED', 'candidate_windows', 'next_corner', 
 # %% ../../nbs/library/widgets/places.ipynb #100b6589
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -179,5 +180,6 @@ def show_alike(found: Sequence[tuple[Place, np.ndarray]], ax) -> None:
         tile = ax.inset_axes([left, top - 0.72 / rows, 0.44, 0.72 / rows])
         tile.imshow(as_rgb(np.nan_to_num(pixels)), aspect="equal")
         tile.set_axis_off()
-        name = place.raster if len(place.raster) < 19 else f"{place.raster[:16]}..."
+        name = Path(place.raster).name
+        name = name if len(name) < 19 else f"{name[:16]}..."
         ax.text(left, top - 0.8 / rows, f"{place.cosine:.2f} {name}", fontsize=7, va="center")
