@@ -66,19 +66,23 @@ class LiveLine:
     encoding = "utf-8"  # tqdm asks whether it may draw blocks
 
     def __init__(self):
-        from IPython.display import display
-
         self.shown = ""
-        self.handle = display({"text/plain": ""}, raw=True, display_id=True)
+        self.handle = None  # until there is something to show
 
     def write(self, text: str) -> None:
         "Shows the text that follows the last carriage return."
         if "\r" not in text:
             return
         line = text.rpartition("\r")[2].strip()
-        if line != self.shown:
-            self.shown = line
+        if line == self.shown:
+            return
+        self.shown = line
+        if self.handle:
             self.handle.update({"text/plain": line}, raw=True)
+        else:
+            from IPython.display import display
+
+            self.handle = display({"text/plain": line}, raw=True, display_id=True)
 
     def flush(self) -> None:
         "Nothing waits to be written."
@@ -87,7 +91,8 @@ class LiveLine:
 def progress_bar(total: int, first: int = 0, show: bool = True, unit: str = "step", phase: str = ""):
     """One tqdm bar, gone when it closes: on a terminal, or a line in a notebook; nothing in a log file.
 
-    `phase` says what is done, as in "training"; `total` and `first` count `unit`s.
+    `phase` says what is done, as in "training"; `total` and `first` count `unit`s. What ends within half a
+    second shows none.
     """
     from tqdm import tqdm
 
@@ -102,4 +107,5 @@ def progress_bar(total: int, first: int = 0, show: bool = True, unit: str = "ste
         position=0 if file else None,
         file=file,
         disable=not show,
+        delay=0.5,
     )

@@ -70,20 +70,21 @@ def test_a_wrong_folder_or_method_is_a_sentence_and_the_cells_own_line():
     assert issubclass(InputError, ValueError)
 
 
-def test_a_closed_bar_leaves_nothing():
-    (outputs,) = ran(
+def test_a_closed_bar_leaves_nothing_and_a_brief_one_is_not_shown():
+    outputs, brief = ran(
         "from rsssl_nb.notebook import progress_bar\nimport time\n"
         "with progress_bar(3, phase='training') as bar:\n"
-        "    for i in range(3):\n        time.sleep(0.15)\n        bar.update()\n"
+        "    for i in range(3):\n        time.sleep(0.4)\n        bar.update()\n",
+        "with progress_bar(2) as bar:\n    bar.update(2)",
     )
-    assert [dict(o.data) for o in outputs] == [{"text/plain": ""}]
+    assert [dict(o.data) for o in outputs] == [{"text/plain": ""}] and brief == []
 
 
 def test_a_bar_shows_phase_and_place_while_it_runs():
     (outputs,) = ran(
         "from rsssl_nb.notebook import progress_bar\nimport time\n"
         "bar = progress_bar(4, phase='statistics', unit='window')\n"
-        "for i in range(2):\n    time.sleep(0.15)\n    bar.update()\n"
+        "for i in range(2):\n    time.sleep(0.4)\n    bar.update()\n"
         "bar.set_postfix(loss='0.5')"
     )
     assert re.search(r"statistics: +50%.* 2/4 .*window/s, loss=0.5", texts(outputs)[0])
