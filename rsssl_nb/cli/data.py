@@ -45,9 +45,10 @@ def check(folder):
 @main.command()
 @click.argument("image", type=PATH)
 @click.argument("out", type=PATH, required=False)
-@click.option("--block", default="2km", show_default=True, help="Side of a block: 2km, 200m or 512px.")
+@click.option("--block", help="Side of a block: 2km, 200m or 512px. [default: 2km, or what fits 24 times]")
 @click.option(
-    "--buffer", default="200m", show_default=True, help="Ground left out between blocks of different splits."
+    "--buffer",
+    help="Ground left out between blocks of different splits. [default: a tenth of the block]",
 )
 @click.option(
     "--shares",
@@ -65,7 +66,7 @@ def split(image, out, block, buffer, shares, force, seed):
     `split`.
     """
     from rsssl_nb.data.raster import open_raster
-    from rsssl_nb.data.shapes import SPLITS, block_split, write_split
+    from rsssl_nb.data.shapes import SPLITS, block_split, fitting_block, write_split
     from rsssl_nb.files import refuse_to_replace
 
     raster = open_raster(image)
@@ -73,6 +74,11 @@ def split(image, out, block, buffer, shares, force, seed):
     if out.suffix.lower() not in (".geojson", ".json"):
         raise ValueError(f"{out} does not end in .geojson, and what is written is GeoJSON: call it so")
     refuse_to_replace(out, "split", force)
+    if block is None:
+        block, fitting = fitting_block(raster)
+        buffer = buffer or fitting
+        click.echo(f"blocks of {block} with {buffer} between splits (--block and --buffer choose others)")
+    buffer = buffer or "200m"
     boxes = block_split(raster, block, buffer, shares, seed)
     path = write_split(out, boxes, raster, force)
     for i, name in enumerate(SPLITS):
