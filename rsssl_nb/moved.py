@@ -82,13 +82,14 @@ MOVED = {
         ),
     },
     "evaluation.maps": {
+        "mapping.basis": (
+            "unit_features=sample_unit_features means_of=mean_by_position main_axes=principal_axes "
+            "colours=colour_predictor fit_colours=fit_colour_predictor"
+        ),
         "mapping.boxes": (
             "guided_method on_earth=to_map_coordinates rings=boxes_in_raster features=box_features draw_boxes"
         ),
-        "mapping.embed": (
-            "unit_features=sample_unit_features means_of=mean_by_position main_axes=principal_axes "
-            "colours=colour_predictor fit_colours=fit_colour_predictor bytes_of=encode_colours embed"
-        ),
+        "mapping.embed": "bytes_of=encode_colours embed",
         "mapping.segment": "digest=weights_digest at_work=model_on_device segment",
         "mapping.stitch": (
             "speaker=predictor opinions=weighted_predictions ahead=threaded_map Sums=BandSums "
@@ -115,6 +116,11 @@ MOVED = {
     },
     "lessons": {
         "doctor": "kernel_reply",
+    },
+    "mapping.embed": {
+        "mapping.basis": (
+            "sample_unit_features mean_by_position principal_axes colour_predictor fit_colour_predictor"
+        ),
     },
     "methods.byol": {
         "methods.ema": "rising=rising_momentum shadow=slow_copy follow=move_towards",

@@ -24,8 +24,9 @@ from rsssl_nb.encoders import Encoder, Segmenter
 from rsssl_nb.errors import InputError
 from rsssl_nb.evaluation.scores import confusion, per_image_miou, score_rasters, scores
 from rsssl_nb.mapping import tiling
+from rsssl_nb.mapping.basis import principal_axes
 from rsssl_nb.mapping.boxes import draw_boxes, guided_method, to_map_coordinates
-from rsssl_nb.mapping.embed import embed, principal_axes
+from rsssl_nb.mapping.embed import embed
 from rsssl_nb.mapping.segment import segment
 from rsssl_nb.mapping.stitch import BandSums, encode_shares, map_bands, predictor
 from rsssl_nb.mapping.store import band_folder

@@ -30,8 +30,8 @@ def mapping(command):
         click.option("--size", type=int, help="Window in pixels. [default: the one of the training]"),
         remote,
         click.argument("out", type=PATH),
-        click.argument("image", metavar="IN"),
-        click.argument("run", type=PATH),
+        click.argument("images", metavar="IN...", nargs=-1, required=True),
+        click.argument("run", metavar="RUN|FILE|shipped:NAME"),
     ):
         command = option(command)
     return command
@@ -48,7 +48,7 @@ def numbers(_, option, text):
 
 
 @main.command(name="map")
-@click.argument("model", type=PATH)
+@click.argument("model", metavar="MODEL")
 @click.argument("images", metavar="IN...", nargs=-1, required=True)
 @click.argument("out", type=PATH)
 @remote
@@ -95,8 +95,9 @@ def map_(
     force,
     **kw,
 ):
-    """Segment the rasters IN with MODEL into the label map OUT (a cloud-optimised GeoTIFF); of several IN,
-    one map each into the folder OUT.
+    """Segment the rasters IN (files or folders) with MODEL into the label map OUT (a cloud-optimised
+    GeoTIFF); of several IN, one map each into the folder OUT, or, where OUT ends in .tif, one map of all as
+    tiles of one grid.
 
     OUT is always the last word; only a map that this program wrote is replaced, unless --force.
 
@@ -105,8 +106,8 @@ def map_(
 
     In several processes: torchrun --standalone --nproc_per_node 8 -m rsssl_nb map MODEL IN OUT
     """
+    from rsssl_nb.data.joined import of_bands
     from rsssl_nb.data.labels import read_classes
-    from rsssl_nb.data.raster import open_raster
     from rsssl_nb.mapping.models import open_model
     from rsssl_nb.mapping.polygons import check_polygons, write_polygons
     from rsssl_nb.mapping.segment import segment
@@ -125,34 +126,79 @@ def map_(
     size = network.size if size is None else size
     if polygons:
         check_polygons(polygons, least_area, force)
-    rasters = [open_raster(image, alpha, allow_remote) for image in images]
-    outs = [out] if len(images) == 1 else maps_in_folder(images, out)
-    if len(images) > 1 and (probabilities or polygons):
+    rasters = of_bands(opened(images, alpha, allow_remote), network.mean.numel())
+    rasters, outs = with_outputs(images, rasters, out, ".tif")
+    if len(rasters) > 1 and (probabilities or polygons):
         raise click.UsageError("--probabilities and --polygons are of one IN: map the others by themselves")
     for raster in rasters:
         check_windows(raster, network.mean.numel(), size, kw["batch"])
         for path in filter(None, (*outs, probabilities)):
             check_output(raster, path, force=force)
-    for raster, path in zip(rasters, outs):
+    for raster, path in in_turn(rasters, outs):
+        one = len(rasters) == 1
         segment(
-            network, raster, path, size=size, progress=True, probabilities=probabilities, force=force, **kw
+            network, raster, path, size=size, progress=one, probabilities=probabilities, force=force, **kw
         )
         say_written(path)
     if polygons and is_first():
         say_written(write_polygons(out, polygons, least_area, force))
 
 
-def maps_in_folder(images, out):
-    "The path of each image's map in the folder `out`: the image's name with .tif."
-    if out.is_file() or out.suffix.lower() in (".tif", ".tiff"):
-        raise ValueError(
-            f"{out} is no folder, and {len(images)} images give as many maps: give a folder as OUT"
-        )
-    found = [out / f"{Path(image).stem}.tif" for image in images]  # text: a path would lose the // of a URL
+def opened(images, alpha, allow_remote):
+    "The rasters of files, folders and, where allowed, remote paths."
+    from rsssl_nb.data.joined import list_images
+    from rsssl_nb.data.raster import open_raster
+
+    return [open_raster(image, alpha, allow_remote) for image in list_images(images)]
+
+
+def with_outputs(images, rasters, out, ending):
+    """The rasters, and the path of what is made of each: OUT of a single file, else files in the folder OUT.
+
+    `images` are the words that the rasters were opened from. Several with an OUT that ends in .tif, where
+    `ending` says so, are one raster, the tiles of a grid.
+    """
+    from rsssl_nb.data.joined import join_tiles
+
+    out = Path(out)
+    is_file = out.suffix.lower() in (ending, ".tif", ".tiff")
+    one_file = len(images) == 1 and not Path(images[0]).is_dir()
+    if len(rasters) == 1 and (is_file or one_file and not out.is_dir()):
+        return rasters, [out]
+    if is_file and ending == ".tif":
+        if any(raster.path and out.resolve() == Path(raster.path).resolve() for raster in rasters):
+            raise ValueError(f"{out} is one of the images: write the map under another name")
+        return [join_tiles(rasters)], [out]
+    if out.is_file() or is_file:
+        raise ValueError(f"{out} is no folder, and {len(rasters)} images give as many files: give a folder")
+    # text: a path would lose the // of a URL
+    found = [out / f"{Path(str(raster.path)).stem}{ending}" for raster in rasters]
     for i, path in enumerate(found):
         if path in found[:i]:
-            raise ValueError(f"two images would be mapped to {path}: map them into two folders")
-    return found
+            raise ValueError(f"two images would be written to {path}: write them into two folders")
+    return rasters, found
+
+
+def in_turn(rasters, outs):
+    "Rasters with their outputs, one after another, under one bar where there are several."
+    from rsssl_nb.notebook import progress_bar
+
+    with progress_bar(len(rasters), 0, len(rasters) > 1 and is_first(), "image") as bar:
+        for pair in zip(rasters, outs):
+            yield pair
+            bar.update()
+
+
+def encoder_of(run):
+    "The encoder of a pretraining run, a weights file or a shipped checkpoint, and its meta record."
+    from rsssl_nb.training.pretrain import load_encoder
+    from rsssl_nb.weights import SHIPPED, load, weights_path
+
+    if not run.startswith(SHIPPED):
+        return load_encoder(Path(run))
+    loaded = load(weights_path(run))
+    loaded.encoder.meta = {key: loaded.meta[key] for key in ("band_names",) if key in loaded.meta}
+    return loaded.encoder.eval(), loaded.meta
 
 
 @main.command()
@@ -161,46 +207,65 @@ def maps_in_folder(images, out):
 @batch
 @resume
 @click.option(
-    "--basis", type=PATH, help="A file that keeps the colours' directions: read if it is there, else written."
+    "--basis",
+    type=PATH,
+    help="A file that keeps the colours' directions: read if it is there, else fitted on all IN and written.",
 )
-def embed(run, image, out, size, alpha, allow_remote, **kw):
-    "Colour the raster IN by what the pretrained RUN sees in it (PCA of its features), into the GeoTIFF OUT."
-    from rsssl_nb.data.raster import open_raster
-    from rsssl_nb.mapping.embed import embed
-    from rsssl_nb.training.pretrain import load_encoder
+@click.option(
+    "--vectors", is_flag=True, help="Write the features themselves: OUT ends in .npy, .parquet or .tif."
+)
+def embed(run, images, out, size, alpha, allow_remote, basis, vectors, device, force, **kw):
+    """Colour the rasters IN (files or folders) by what the pretrained RUN sees in them (PCA of its features),
+    into the GeoTIFF OUT; of several IN into the folder OUT, or, where OUT ends in .tif, as tiles of one grid.
+    All IN share one basis.
 
-    encoder, meta = load_encoder(run)
-    embed(
-        encoder,
-        open_raster(image, alpha, allow_remote),
-        out,
-        meta["mean"],
-        meta["std"],
-        size=meta["size"] if size is None else size,
-        progress=True,
-        **kw,
-    )
-    say_written(out)
+    With --vectors: the features as numbers, a row a window (.npy, .parquet), or a float GeoTIFF of one pixel
+    a cell (.tif).
+    """
+    from rsssl_nb.data.joined import of_bands
+    from rsssl_nb.mapping.embed import embed, shared_basis
+    from rsssl_nb.mapping.store import check_output
+    from rsssl_nb.mapping.vectors import write_vectors
+
+    encoder, meta = encoder_of(run)
+    rasters = of_bands(opened(images, alpha, allow_remote), encoder.bands)
+    how = dict(mean=meta["mean"], std=meta["std"], size=meta["size"] if size is None else size, device=device)
+    if vectors:
+        if basis:
+            raise click.UsageError("--basis makes colours and --vectors numbers: give one of them")
+        ending = ".npy" if out.is_dir() or not out.suffix else out.suffix
+        rasters, outs = with_outputs(images, rasters, out, ending)
+        for raster, path in in_turn(rasters, outs):
+            write_vectors(
+                encoder, raster, path, **how, overlap=kw["overlap"], progress=len(rasters) == 1, force=force
+            )
+            say_written(path)
+        return
+    rasters, outs = with_outputs(images, rasters, out, ".tif")
+    for raster, path in zip(rasters, outs):
+        check_output(raster, path, force=force)
+    if len(rasters) > 1 or basis:
+        basis = shared_basis(encoder, rasters, **how, path=basis)
+    for raster, path in in_turn(rasters, outs):
+        embed(encoder, raster, path, **how, basis=basis, progress=len(rasters) == 1, force=force, **kw)
+        say_written(path)
 
 
 @main.command()
 @mapping
 @click.option("--batch", default=16, show_default=True, help="Windows that are each other's negatives.")
 @seed
-def boxes(run, image, out, size, alpha, allow_remote, **kw):
-    "Draw the boxes that the GraSS of RUN cuts in the raster IN, as GeoJSON in map coordinates."
-    from rsssl_nb.data.raster import open_raster
+def boxes(run, images, out, size, alpha, allow_remote, **kw):
+    """Draw the boxes that the GraSS of RUN cuts in the rasters IN, as GeoJSON in map coordinates; of several
+    IN, one file each into the folder OUT.
+    """
+    from rsssl_nb.data.joined import of_bands
     from rsssl_nb.mapping.boxes import draw_boxes, guided_method
 
     method, config = guided_method(run)
-    draw_boxes(
-        method,
-        open_raster(image, alpha, allow_remote),
-        out,
-        config.mean,
-        config.std,
-        config.size if size is None else size,
-        progress=True,
-        **kw,
-    )
-    say_written(out)
+    rasters = of_bands(opened(images, alpha, allow_remote), method.encoder.bands)
+    rasters, outs = with_outputs(images, rasters, out, ".geojson")
+    size = config.size if size is None else size
+    for raster, path in in_turn(rasters, outs):
+        draw_boxes(method, raster, path, config.mean, config.std, size, progress=len(rasters) == 1, **kw)
+        say_written(path)

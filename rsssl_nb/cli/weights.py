@@ -38,11 +38,50 @@ def describe(path):
     raster = open_raster(path)
     rows = [("file", path), ("size", f"{raster.width} x {raster.height}"), ("bands", raster.bands)]
     rows += [("type", raster.dtype), ("nodata", raster.nodata), ("crs", raster.crs)]
-    return [*rows, ("transform", raster.transform)]
+    return [*rows, ("transform", raster.transform), ("resolution", resolution(raster)), *values(raster)]
+
+
+def resolution(raster):
+    "What a pixel is on the ground, in words."
+    from rsssl_nb.data.raster import pixel_metres
+    from rsssl_nb.errors import InputError
+
+    try:
+        across, down = pixel_metres(raster)
+    except InputError:
+        return "unknown, for it has no CRS"
+
+    def length(metres):
+        large, small = f"{metres / 1000:.3g} km", f"{100 * metres:.3g} cm"
+        return large if metres >= 1000 else f"{metres:.3g} m" if metres >= 1 else small
+
+    pixel = length(across) if abs(across / down - 1) < 0.02 else f"{length(across)} x {length(down)}"
+    return f"{pixel} a pixel, {length(across * raster.width)} x {length(down * raster.height)} in all"
+
+
+def values(raster):
+    "The range of each band and the share of valid pixels, of windows spread over a raster, as rows."
+    import numpy as np
+
+    from rsssl_nb.data.raster import spread_windows
+
+    places = spread_windows(raster.width, raster.height)
+    seen = [raster.read(*place).reshape(raster.bands, -1) for place in places]
+    looked = np.concatenate(seen, 1)
+    whole = looked.shape[1] == raster.width * raster.height
+    where = "" if whole else f" (of {len(places)} windows)"
+    valid = np.isfinite(looked)
+    yield "valid", f"{100 * valid.any(0).mean():.3g} % of the pixels{where}"
+    for name, band, there in zip(raster.band_names, looked, valid):
+        if there.any():
+            band = band[there]
+            yield name, f"{band.min():g} to {band.max():g}, mean {band.mean():.4g}{where}"
+        else:
+            yield name, f"no valid pixel{where}"
 
 
 @main.command()
-@click.argument("run", type=PATH)
+@click.argument("run", metavar="RUN|FILE|shipped:NAME")
 @click.argument("out", type=PATH, required=False)
 @click.option(
     "--to",
@@ -57,6 +96,9 @@ def export(run, out, to, resolution, force):
     """Write the encoder of RUN (folder or weights file) as a safetensors file for another library; or, to
     onnx, the fine-tuned segmenter of RUN with the metadata that the QGIS plug-in Deepness reads.
     """
+    from rsssl_nb.weights import SHIPPED, weights_path
+
+    run = weights_path(run) if run.startswith(SHIPPED) else Path(run)
     if to == "onnx":
         from rsssl_nb.mapping.onnx import export_onnx
 

@@ -61,7 +61,7 @@ def segment(
     overlap: float = 0.25,
     batch: int | None = None,
     device: str = "auto",
-    progress: bool = False,
+    progress: bool = True,
     probabilities: str | Path | None = None,
     resume: bool = False,
     tta: bool = False,

@@ -45,7 +45,7 @@ from rsssl_nb.training.validation import (
     open_taught,
     window_miou,
 )
-from ..weights import load_into, load_weights, save_weights
+from ..weights import SHIPPED, load_into, load_weights, save_weights
 
 # %% ../../nbs/library/training/finetune.ipynb #0000001b
 def build_segmenter(encoder: Encoder, meta: dict, pairs: list, windows: list, size: int, classes, mode: str):
@@ -171,6 +171,11 @@ def load_segmenter(run: Path | str) -> tuple[Segmenter, dict]:
 
     InputError when there is none.
     """
+    if str(run).startswith(SHIPPED):
+        raise InputError(
+            f"{run} is a pretrained encoder and knows no classes: fine-tune it first, as in "
+            f"rsssl-nb finetune {run} --images img/ --labels lab/ --fraction 0.1 --out runs/seg"
+        )
     path = Path(run) / "segmenter.safetensors" if Path(run).is_dir() else Path(run)
     if not path.exists():
         raise InputError(f"{path} does not exist: give a finished fine-tuning run (rsssl-nb finetune)")
