@@ -14,8 +14,8 @@ import rsssl_nb
 
 PACKAGE = Path(rsssl_nb.__file__).parent
 LAYERS = (
-    "moved errors notebook files confusion colours figures check data views networks encoders tensors "
-    "layouts weights objectives methods training mapping "
+    "moved errors notebook signals files confusion colours figures check data views networks encoders "
+    "tensors layouts weights objectives methods training mapping "
     "evaluation explain widgets lessons doctor cli"
 ).split()
 DOORS = {

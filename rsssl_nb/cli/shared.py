@@ -158,6 +158,9 @@ class Group(click.Group):
         try:
             with no_network() as ctx.meta["environment"]:
                 return super().invoke(ctx)
+        except KeyboardInterrupt as stopped:  # Ctrl-C, or a signal that a job has obeyed
+            click.echo(str(stopped) or "stopped by Ctrl-C", err=True)
+            ctx.exit(128 + getattr(stopped, "number", 2))
         except BrokenPipeError:  # who read us has seen enough, as `| head` does
             with suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

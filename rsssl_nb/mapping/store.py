@@ -29,7 +29,8 @@ from ..files import refuse_no_space, refuse_to_replace, remove_parts, write_asid
 from .categories import write_categories
 from .stitch import map_bands
 from .tiling import band_layout, bands_of_process, plan_windows
-from ..notebook import Note, progress_bar
+from ..notebook import Note, in_notebook, progress_bar
+from ..signals import Heard, Interrupted, noted_signals
 from ..training.folder import locked
 from ..training.processes import refuse_other_world, world
 
@@ -311,8 +312,14 @@ def write_map(
             for band in mine
             if not band_is_whole(folder, band, planes, min(rows, raster.height - band * rows), raster.width)
         ]
-        for band, array in bands(missing, progress and rank == 0):
-            save_band(folder, band, array)
+        heard = Heard()
+        with nullcontext() if in_notebook() else noted_signals(heard, "this band"):
+            for done, (band, array) in enumerate(bands(missing, progress and rank == 0), 1):
+                save_band(folder, band, array)
+                if heard.number is not None and done < len(missing):
+                    kept = len(mine) - len(missing) + done
+                    how = f"with {kept} of {len(mine)} bands of {out} kept: go on with --resume"
+                    raise Interrupted(heard.number, how)
         wait_for_all()
         if rank == 0 and not assemble(folder, raster, outputs, size):
             warnings.warn(empty, Note, stacklevel=3)

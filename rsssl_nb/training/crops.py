@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from ..signals import ignore_interrupts
 from .labelled import label_window
 from ..views.appearance import N_DRAWS, Colour, recolour
 from ..views.geometry import draws, sample, view_affine
@@ -143,5 +144,8 @@ def crop_batches(crops: CropSet, batch: int, steps: int, first=0, workers=0, ran
     share = batch // size
     starts = [k * batch + rank * share for k in range(first, steps)]
     return DataLoader(
-        crops, batch_sampler=[range(start, start + share) for start in starts], num_workers=workers
+        crops,
+        batch_sampler=[range(start, start + share) for start in starts],
+        num_workers=workers,
+        worker_init_fn=ignore_interrupts,
     )

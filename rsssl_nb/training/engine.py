@@ -25,6 +25,7 @@ from ..files import refuse_no_space
 from ..methods.base import At, Step
 from ..moved import forward
 from ..notebook import Note, in_notebook, progress_bar, show_note
+from ..signals import Heard, Interrupted, noted_signals
 from .device import resolve_workers
 from rsssl_nb.training.folder import (
     finished,
@@ -36,7 +37,7 @@ from rsssl_nb.training.folder import (
     tidy,
 )
 from .processes import gather_rows, world
-from .record import RunRecorder, all_finite, interrupt_stops
+from .record import RunRecorder, all_finite
 from .schedule import lr_factor
 
 # %% ../../nbs/library/training/engine.ipynb #ada138c4
@@ -151,14 +152,17 @@ DEATHS = {
 
 
 @contextmanager
-def in_a_sentence() -> Iterator[None]:
-    "A block whose known deaths (`DEATHS`) end in one sentence, as InputError."
+def in_a_sentence(heard: Heard | None = None) -> Iterator[None]:
+    "A block whose known deaths (`DEATHS`) end in one sentence: InputError, or Interrupted after a signal."
     try:
         yield
     except (RuntimeError, ConnectionError, EOFError) as e:
         why = next((says for signs, says in DEATHS.items() if re.search(signs, str(e))), None)
         if not why:
             raise
+        if heard and heard.number:
+            how = "with other processes of this job: go on with --resume auto"
+            raise Interrupted(heard.number, how) from e
         raise InputError(f"{why}; the last checkpoint is good: go on with --resume auto") from e
 
 # %% ../../nbs/library/training/engine.ipynb #2a14310d
@@ -180,8 +184,8 @@ def train(
 ) -> list[dict]:
     """The training loop from step `first` on: gives the log, a dict a step.
 
-    Ends early, after a checkpoint, when asked to stop. `tell(row)` hears each line. Losses that are not
-    finite are skipped and counted, on from `skipped`; ValueError after ENOUGH of them.
+    Ends early, after a checkpoint, when a file or a signal asks for it. `tell(row)` hears each line. Losses
+    that are not finite are skipped and counted, on from `skipped`; ValueError after ENOUGH of them.
     """
     config = task.config
     alone = world()[0] == 0
@@ -190,7 +194,7 @@ def train(
     begins = True  # an update, with the next batch
     seen_last = {}  # of the numbers that not every step has
     bar = progress_bar(config.total, first, progress and alone, phase="training")
-    with bar, interrupt_stops(recorder) if alone else nullcontext():
+    with bar, noted_signals(recorder.heard, "this step") if recorder.keeps else nullcontext():
         for step, batch in enumerate(task.batches(first, workers), first):
             moved = batchnorm_state(plain)
             before = [v.clone() for v in moved]
@@ -319,7 +323,7 @@ def run_task(
         stop_asked(folder)  # a request left over from before
         first, skipped = (kept["step"], kept["skipped"]) if kept else (0, 0)
         recorder = RunRecorder(folder, config, engine, every)
-        with in_a_sentence():
+        with in_a_sentence(recorder.heard):
             log = train(task, model, wrapped, engine, recorder, first, skipped, workers, progress, tell)
         complete = bool(log) and log[-1]["step"] + 1 == config.total
         if log and not complete and alone and in_notebook():
@@ -334,6 +338,7 @@ def run_task(
             task.finish(folder if alone else None, learner)
         engine.wait_for_everyone()
         engine.end_training()
+    recorder.obey(len(log), complete)
     return log, complete
 
 # %% ../../nbs/library/training/engine.ipynb #c046087d

@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ..data.pool import Pool
+from ..signals import ignore_interrupts
 from .config import Config
 from .processes import world
 
@@ -45,7 +46,8 @@ def loader(pool, samples, batch, seed, epoch, workers=0, first=0, rank=0, size=1
     share = batch // size
     starts = [k * batch + rank * share for k in range(first, samples // batch)]
     steps = [range(start, start + share) for start in starts]
-    return DataLoader(WindowSet(pool, samples, seed, epoch), batch_sampler=steps, num_workers=workers)
+    data = WindowSet(pool, samples, seed, epoch)
+    return DataLoader(data, batch_sampler=steps, num_workers=workers, worker_init_fn=ignore_interrupts)
 
 
 class RunWindows(Dataset):
@@ -76,7 +78,7 @@ def run_loader(
     starts = [epoch * config.samples + k * config.images + rank * share for epoch, k in places]
     steps = [range(start, start + share) for start in starts]
     data = RunWindows(pool, config.samples, config.seed)
-    return DataLoader(data, batch_sampler=steps, num_workers=workers)
+    return DataLoader(data, batch_sampler=steps, num_workers=workers, worker_init_fn=ignore_interrupts)
 
 
 def batches(pool: Pool, config: Config, first: int = 0, workers: int = 0) -> Iterator:
