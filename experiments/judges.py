@@ -20,7 +20,7 @@ from trials import ROOT, STRIDE, WIDTH, Campaign, command
 
 from rsssl_nb.confusion import confusion_matrix, mean_iou
 from rsssl_nb.data.statistics import normalise
-from rsssl_nb.evaluation.judges import as_table, judge_power
+from rsssl_nb.evaluation.judged import as_table, judge_power
 from rsssl_nb.evaluation.verdicts import CONTROLS, control_sentence, power_table, read_judged, verdict_table
 from rsssl_nb.training.finetune import finetune
 

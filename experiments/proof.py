@@ -37,7 +37,7 @@ from trials import ROOT, Arm, Campaign, World, command, read_rows
 
 from rsssl_nb.data.mosaics import MosaicPlan, make_mosaics
 from rsssl_nb.evaluation.evidence import PROTOCOL
-from rsssl_nb.evaluation.judges import as_table, judge_power
+from rsssl_nb.evaluation.judged import as_table, judge_power
 from rsssl_nb.methods.base import uniform
 from rsssl_nb.methods.grass import GraSS
 from rsssl_nb.methods.placebos import GraSSRandom, anywhere

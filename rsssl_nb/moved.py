@@ -24,6 +24,9 @@ MOVED = {
             "scene_raster=Dataset.raster scene_labels=Dataset.labels ground=ground_box"
         ),
     },
+    "data.raster": {
+        "data.nodata": "LARGEST assumed_nodata",
+    },
     "data.rasters": {
         "data.check": "check_rasters count_valid unlike_most",
         "data.coverage": (
@@ -49,9 +52,10 @@ MOVED = {
             "skip=Pool.skip draw_windows=Pool.windows grid_windows=Pool.grid "
             "in_block_order=Pool.in_block_order read_or_instead=Pool.read"
         ),
+        "data.nodata": "usable_nodata missing=nodata_mask measured=nodata_to_nan",
         "data.raster": (
             "Raster alpha_band looks_like_mask open_array open_file open_raster pixel_metres "
-            "usable_nodata BUDGET=MAX_WINDOW_BYTES missing=nodata_mask measured=nodata_to_nan "
+            "BUDGET=MAX_WINDOW_BYTES "
             "look=overview spread=spread_windows everywhere=covering_strips check_block=check_header "
             "read_raw=Raster.read_raw read_window=Raster.read valid_window=Raster.valid"
         ),
@@ -80,6 +84,9 @@ MOVED = {
             "stretch=student_factor verdict=difference_verdict called=row_name sift=countable_rows "
             "tables=arm_tables card_test=scorecard_test assess=assess_claim"
         ),
+    },
+    "evaluation.judges": {
+        "evaluation.judged": "as_table show_judged smallest_difference judge_power",
     },
     "evaluation.maps": {
         "mapping.basis": (

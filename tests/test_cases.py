@@ -319,7 +319,7 @@ def test_a_repeated_extreme_is_named_by_check(tmp_path, value, dtype):
 
 
 def test_an_assumed_nodata_value_is_one(tmp_path):
-    from rsssl_nb.data.raster import assumed_nodata
+    from rsssl_nb.data.nodata import assumed_nodata
 
     path = put(tmp_path / "dem.tif", elevation(-9999))
     assert open_raster(path).valid(0, 0, 128, 128).all()

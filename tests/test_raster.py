@@ -125,7 +125,7 @@ def test_infinite_and_undeclared_nan_are_missing(tmp_path):
 def test_a_nodata_value_the_type_cannot_hold_means_none(tmp_path):
     raster = open_raster(np.array([[[241, 5]]], np.uint8))
     assert raster.nodata is None
-    from rsssl_nb.data.raster import usable_nodata
+    from rsssl_nb.data.nodata import usable_nodata
 
     assert (
         usable_nodata(-9999, "uint8") is None

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from rsssl_nb.evaluation.judges import judge_power
+from rsssl_nb.evaluation.judged import judge_power
 from rsssl_nb.evaluation.verdicts import (
     CONTROLS,
     ceiling_verdict,

@@ -39,7 +39,8 @@ def judge(encoders, scenes, size, labels, tiles, frame, adapt_bands, out, seed, 
     Pixels alone (bands, colour statistics) and an untrained encoder of the same architecture stand beside
     them in each table.
     """
-    from rsssl_nb.evaluation.judges import as_table, judge_encoders, open_encoder, standard_judges
+    from rsssl_nb.evaluation.judged import as_table
+    from rsssl_nb.evaluation.judges import judge_encoders, open_encoder, standard_judges
     from rsssl_nb.training.device import pick_device
 
     device = pick_device(device)

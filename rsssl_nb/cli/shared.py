@@ -23,7 +23,7 @@ seed = click.option("--seed", default=0, show_default=True, help="Same seed, sam
 def assume_nodata(context, _, value):
     "Opens the images of a command with this nodata value until it ends."
     if value is not None:
-        from rsssl_nb.data.raster import assumed_nodata
+        from rsssl_nb.data.nodata import assumed_nodata
 
         context.with_resource(assumed_nodata(value))
 

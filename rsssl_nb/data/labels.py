@@ -312,7 +312,7 @@ def read_labels(
 ) -> np.ndarray:
     """Labels as uint8 (H, W): class numbers, and 255 where nothing counts.
 
-    Nothing counts at the ignore index, nodata and ignored colours.     `source`: a file or array of
+    Nothing counts at the ignore index, nodata and ignored colours. `source`: a file or array of
     class numbers (H, W), or of colours (3, H, W), translated through `classes`. `like`: the image's
     Raster. Another size, CRS or grid, and values or colours outside the classes, raise InputError with
     both names or the share; up to the share `tolerate` they are 255, with a warning.

@@ -4,12 +4,10 @@
 
 # %% auto #0
 __all__ = ['HYPERCOLUMNS', 'open_encoder', 'random_like', 'check_frame', 'stage_maps', 'band_moments', 'same_bands',
-           'few_of_each', 'drawn_again', 'SceneJudge', 'colour_maps', 'PixelJudge', 'judge_encoders', 'checked_rows',
-           'standard_judges', 'as_table', 'show_judged', 'smallest_difference', 'judge_power']
+           'few_of_each', 'drawn_again', 'SceneJudge', 'colour_maps', 'PixelJudge', 'judge_encoders', 'standard_judges']
 
 # %% ../../nbs/library/evaluation/judges.ipynb #4bba8177
 import math
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +21,9 @@ from ..data.statistics import mean_and_deviation, moments, normalise
 from ..encoders import Encoder
 from ..errors import InputError
 from .evidence import interval
+from .judged import checked_rows
 from .probing import linear_probe
+from ..moved import forward
 from ..objectives.regions import sample_points
 from ..training.pretrain import load_encoder
 from ..weights import load, shipped
@@ -363,17 +363,6 @@ def judge_encoders(judges, encoders, seed=0, floors=True):
     return checked_rows(found)
 
 
-def checked_rows(rows):
-    "The rows themselves; ValueError names the first whose value is not a number."
-    for row in rows:
-        if not math.isfinite(row["value"]):
-            raise ValueError(
-                f"judge {row['judge']} gave {row['method']} no number ({row['value']}): its features are "
-                "not finite"
-            )
-    return rows
-
-
 def standard_judges(folder=None, size=None, labels=None, tiles=64, seed=0, frame=32):
     """A SceneJudge and a PixelJudge on mosaics, of a folder of class folders or of painted textures (None).
 
@@ -396,102 +385,5 @@ def standard_judges(folder=None, size=None, labels=None, tiles=64, seed=0, frame
         PixelJudge(*made, train.classes, (min(tiles, mosaics),), seed=seed, frame=frame),
     ]
 
-# %% ../../nbs/library/evaluation/judges.ipynb #3247052f
-def as_table(rows, power=None):
-    """Rows as text, one Markdown table a judge: methods down, labels across, means over seeds.
-
-    With `power` (of `judge_power`) a last line says the smallest difference that three seeds would show.
-    """
-    lines = []
-    for judge in dict.fromkeys(row["judge"] for row in rows):
-        mine = [row for row in checked_rows(rows) if row["judge"] == judge]
-        labels = sorted({row["labels"] for row in mine})
-        lines += [
-            "",
-            f"| {judge} | " + " | ".join(map(str, labels)) + " |",
-            "| --- |" + " --- |" * len(labels),
-        ]
-        for method in dict.fromkeys(row["method"] for row in mine):
-            cells = [[r["value"] for r in mine if (r["method"], r["labels"]) == (method, n)] for n in labels]
-            lines.append(
-                f"| {method} | " + " | ".join(f"{np.mean(c):.3f}" if c else "-" for c in cells) + " |"
-            )
-        smallest = {p["labels"]: p["smallest"] for p in power or () if p["judge"] == judge}
-        if smallest:
-            cells = [f"{smallest[n]:.3f}" if n in smallest else "-" for n in labels]
-            lines.append("| *three seeds show* | " + " | ".join(cells) + " |")
-    return "\n".join(lines[1:])
-
-
-def show_judged(rows, cols=3):
-    """One panel a judge.
-
-    Value against labels, a curve a method, a band from the lowest to the highest seed. A Picture.
-    """
-    from rsssl_nb.figures import show_bars, show_curves, show_grid
-
-    draws = []
-    for judge in dict.fromkeys(row["judge"] for row in rows):
-        values = defaultdict(lambda: defaultdict(list))
-        for row in checked_rows(rows):
-            if row["judge"] == judge:
-                values[row["method"]][row["labels"]].append(row["value"])
-        labels = sorted({n for by in values.values() for n in by})
-        if len(labels) == 1:
-            bars = {method: by[labels[0]] for method, by in values.items()}
-            draws.append(
-                lambda ax, b=bars, j=judge, n=labels[0]: show_bars(b, title=f"{j}, {n} labels", ax=ax)
-            )
-            continue
-        curves = {}
-        for method, by in values.items():
-            seeds = min(map(len, by.values()))
-            curves[method] = (list(by), np.array([by[n][:seeds] for n in by]).T)
-
-        def draw(ax, curves=curves, judge=judge, labels=labels):
-            show_curves(curves, xlabel="labels a class", title=judge, ax=ax)
-            ax.set_xscale("log")
-            ax.set_xticks(labels, labels)
-            ax.minorticks_off()
-
-        draws.append(draw)
-    return show_grid(draws, cols=cols, size=(3.4, 2.4))
-
-# %% ../../nbs/library/evaluation/judges.ipynb #dd5000fe
-def smallest_difference(spread, seeds=3):
-    """The least difference of two means over `seeds` that a test shows in four cases of five.
-
-    `spread` of seeds.
-    """
-    from scipy.stats import t
-
-    free = 2 * seeds - 2
-    return float((t.ppf(0.975, free) + t.ppf(0.8, free)) * spread * math.sqrt(2 / seeds))
-
-
-def judge_power(rows, seeds=3, gain=("simclr", "random")):
-    """What each judge can tell: a dict for each judge and number of labels with rows of two seeds or more.
-
-    `spread`: deviation between seeds, pooled over methods; `smallest`: the difference `seeds` would show;
-    `gain`: how much the first method of `gain` has over the second (None while unmeasured), `sees`: whether
-    the judge shows it (None while either has fewer than `seeds`).
-    """
-    groups = defaultdict(lambda: defaultdict(list))
-    for row in checked_rows(rows):
-        groups[row["judge"], row["labels"]][row["method"]].append(row["value"])
-    found = []
-    for (judge, labels), methods in groups.items():
-        several = [np.asarray(v) for v in methods.values() if len(v) > 1]
-        if not several:
-            continue
-        free = sum(len(v) - 1 for v in several)
-        spread = math.sqrt(sum(((v - v.mean()) ** 2).sum() for v in several) / free)
-        smallest = smallest_difference(spread, seeds)
-        known = all(m in methods for m in gain)
-        more = float(np.mean(methods[gain[0]]) - np.mean(methods[gain[1]])) if known else None
-        enough = known and all(len(methods[m]) >= seeds for m in gain)
-        found.append(
-            dict(judge=judge, labels=labels, spread=spread, smallest=smallest, gain=more)
-            | dict(sees=bool(more > smallest) if enough else None)
-        )
-    return found
+# %% ../../nbs/library/evaluation/judges.ipynb #532db619
+__getattr__ = forward(__name__)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from .evidence import student_factor
-from .judges import checked_rows, judge_power
+from .judged import checked_rows, judge_power
 
 # %% ../../nbs/library/evaluation/verdicts.ipynb #134f48c9
 @dataclass(frozen=True)
