@@ -1,13 +1,21 @@
-"""Numbers in prose are those of the saved rows and of the page's own outputs.
+"""Numbers in prose are those of the saved rows and of the page's own outputs, or say why they need none.
 
 A number with a comment behind it says where it comes from, and is compared to its last digit:
 
     0.508<!--scorecard data=scenes, method=grass, measure=box rank, arm=gradient-->
         a file of results/: the mean over the rows that match, of the last step where rows have steps;
         `, less arm=...` behind it subtracts the mean of the rows that match with that changed; a comma
-        within a value is written as a semicolon
+        within a value is written as a semicolon; `of=beside_mb` takes another column than value or miou
     0.356<!--printed-->
-        a number that an output of the same page prints
+        a number that an output of the same page prints; of 35 %<!--printed--> either 35 or 0.35
+    0.08<!--printed by library/data/scenes--> and 1.4448<!--tests/test_false-->
+        a number that another page prints, or to which a test holds the code
+
+In the course, the gallery, the evidence and the two READMEs each decimal and each per cent carries such a
+mark, or one of REASONS, which nothing compares. `<!--numbers here: REASON-->` says it of all numbers of its
+paragraph or table that have no mark of their own. Code, formulas, links, numbers of equations, sections and
+versions are no results; nor is a table between `<!--table NAME-->` and `<!--end of table-->`, which another
+test compares.
 """
 
 import json
@@ -18,10 +26,29 @@ from statistics import mean
 import pytest
 
 ROOT = Path(__file__).parents[1]
-MARKED = re.compile(r"([-+−]?\d+(?:\.\d+)?)<!--([^>]*?)-->")
-NUMBER = re.compile(r"(?<![\w.])[-+]?\d+(?:\.\d+)?")
+VALUE = r"[-+−]?(?:\d+(?:\.\d+)?|\.\d+)"
+MARKED = re.compile(rf"({VALUE})( ?\\?%)?<!--([^>]*?)-->")
+NUMBER = re.compile(r"(?<![\w.])[-+]?(?:\d+(?:\.\d+)?|\.\d+)")
+REASONS = {
+    "by hand",  # an example worked out in the text
+    "constant",  # of mathematics or of a definition
+    "guess",  # offered to who predicts
+    "invented",  # of a page's own toy example
+    "paper",  # as printed there, or in released code
+    "setting",  # chosen, not measured
+}
+HERE = re.compile(r"<!--numbers here: ([^>]*?)-->")
+NO_RESULTS = re.compile(
+    r"<!--table .*?<!--end of table-->|```.*?```|^    .*?$|`[^`]*`|\$\$.*?\$\$|\$[^$\n]*\$|\]\([^)]*\)"
+    r"|arXiv \d+\.\d+|(?:[Vv]ersion|Python|section|sections|until) \d+\.\d+|\(\d\d\.\d\d?\)|2008, 8\.4",
+    re.DOTALL | re.MULTILINE,
+)
+RESULT = re.compile(rf"(?<![\w.])(?:[-+−]?(?:\d+\.\d+|\.\d+)(?![\d.])(?: ?\\?%)?|{VALUE} ?\\?%)")
 PAGES = sorted(path for path in (ROOT / "nbs").rglob("*.ipynb") if "<!--" in path.read_text(encoding="utf-8"))
 TEXTS = [ROOT / "README.md", ROOT / "results/README.md"]
+TOLD = TEXTS + [
+    p for room in ("course", "evidence", "gallery") for p in sorted((ROOT / "nbs" / room).glob("*.ipynb"))
+]
 
 
 def prose_of(path):
@@ -42,16 +69,28 @@ def printed_by(path):
     return found
 
 
+def told_by(source, path):
+    "The numbers, as text, that a source names: this page's outputs, another page's, or a test's."
+    if source.startswith("tests/"):
+        return NUMBER.findall((ROOT / f"{source}.py").read_text(encoding="utf-8"))
+    other = source.removeprefix("printed by ")
+    return printed_by(path if other == "printed" else ROOT / "nbs" / f"{other}.ipynb")
+
+
 def places(number):
     "How many digits a number has after the point."
     return len(number.partition(".")[2])
 
 
-def is_among(number, numbers):
+def is_among(number, numbers, percent=False):
     "Whether a number in prose is one of the numbers printed, rounded to the digits that prose gives."
-    return any(
-        places(n) >= places(number)
-        and f"{float(n):.{places(number)}f}" == f"{float(number):.{places(number)}f}"
+    digits = places(number)
+    if any(
+        places(n) >= digits and f"{float(n):.{digits}f}" == f"{float(number):.{digits}f}" for n in numbers
+    ):
+        return True
+    return percent and any(
+        places(n) >= digits + 2 and f"{100 * float(n):.{digits}f}" == f"{float(number):.{digits}f}"
         for n in numbers
     )
 
@@ -70,22 +109,22 @@ def value_of(source, folder=ROOT / "results"):
         mine = [row for row in rows if all(str(row.get(key)) == value for key, value in want.items())]
         assert mine, f"no row of results/{name}.json has {want}"
         last = max(row.get("step", 0) for row in mine)
-        return mean(row.get("value", row.get("miou")) for row in mine if row.get("step", 0) == last)
+        return mean(row[column] for row in mine if row.get("step", 0) == last)
 
     want = wanted(first)
+    column = want.pop("of", "value" if any("value" in row for row in rows) else "miou")
     return average(want) - (average({**want, **wanted(second)}) if second else 0)
 
 
 def wrong_numbers(path):
     "A sentence for each marked number of a file that is not what its source says."
-    wrong, printed = [], None
-    for number, source in MARKED.findall(prose_of(path)):
+    wrong = []
+    for number, percent, source in MARKED.findall(prose_of(path)):
         number = number.replace("−", "-")
-        if source == "printed":
-            printed = printed_by(path) if printed is None else printed
-            if not is_among(number, printed):
-                wrong.append(f"{path.name}: {number} is printed by no output")
-        elif source:
+        if source.startswith(("printed", "tests/")):
+            if not is_among(number, told_by(source, path), bool(percent)):
+                wrong.append(f"{path.name}: {number} is printed by no output ({source})")
+        elif source and source not in REASONS:
             right = value_of(source)
             if abs(float(number) - right) > 0.5000001 * 10 ** -places(number):
                 wrong.append(f"{path.name}: {number} should be {right:.4f} ({source})")
@@ -95,6 +134,46 @@ def wrong_numbers(path):
 @pytest.mark.parametrize("path", TEXTS + PAGES, ids=lambda path: path.stem)
 def test_numbers_in_prose_are_those_of_rows_and_outputs(path):
     assert wrong_numbers(path) == []
+
+
+def unmarked_numbers(text):
+    "The numbers of a text that look like results and say nothing of where they come from, with their line."
+    found = []
+    for block in re.split(r"\n\s*\n", NO_RESULTS.sub("", text)):
+        reasons = [reason for told in HERE.findall(block) for reason in told.split(", ")]
+        found += [f"unknown reason {reason!r}" for reason in reasons if reason not in REASONS]
+        if reasons:
+            continue
+        bare = MARKED.sub("", block)
+        found += [
+            f"{m[0].strip()} in: {' '.join(bare[max(0, m.start() - 60) : m.end() + 40].split())}"
+            for m in RESULT.finditer(bare)
+        ]
+    return found
+
+
+@pytest.mark.parametrize("path", TOLD, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_each_result_in_prose_says_where_it_comes_from(path):
+    assert unmarked_numbers(prose_of(path)) == []
+
+
+def test_a_number_without_a_source_is_found():
+    text = """mIoU .412 and 0.5<!--printed--> at 35 %, of arXiv 2106.10605, section 4.1, (55.1), `0.3`, $0.2$.
+
+By hand 0.75, so 25 %. <!--numbers here: by hand-->
+
+<!--table ledger--> 0.333 <!--end of table--> and -0.07<!--guess-->, −.97
+
+    code 0.2
+
+0.1 <!--numbers here: I say so-->"""
+    assert [told.split(" in: ")[0] for told in unmarked_numbers(text)] == [
+        ".412",
+        "35 %",
+        "−.97",
+        "unknown reason 'I say so'",
+    ]
+    assert is_among("35", ["0.3512"], percent=True) and not is_among("35", ["0.3512"])
 
 
 def test_a_wrong_number_is_found(tmp_path):
@@ -108,14 +187,3 @@ def test_a_wrong_number_is_found(tmp_path):
     page.write_text(json.dumps({"cells": cells}))
     told = wrong_numbers(page)
     assert len(told) == 2 and "0.124 is printed by no output" in told[0] and "0.9 should be" in told[1]
-
-
-def test_sentences_about_the_scorecard_name_their_rows():
-    "Page `mechanisms` reads rows aloud: each decimal of those paragraphs carries its source."
-    prose = prose_of(ROOT / "nbs/evidence/mechanisms.ipynb")
-    told = [
-        part for part in prose.split("\n\n") if part.startswith(("*See:* Dubai left", "**The question.**"))
-    ]
-    assert len(told) == 2
-    for part in told:
-        assert not re.findall(r"\d\.\d+(?![\d<])", MARKED.sub("", part))

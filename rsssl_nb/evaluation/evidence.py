@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['BOUND', 'PROTOCOL', 'SEEDS', 'ARM_KEYS', 'student_factor', 'differences', 'interval', 'difference_verdict',
            'smallest_effect', 'arm_key', 'row_name', 'countable_rows', 'arm_tables', 'compare', 'read_rows',
-           'smallest_gap', 'scorecard_test', 'assess_claim', 'ledger']
+           'visible_gap', 'scorecard_test', 'assess_claim', 'ledger']
 
 # %% ../../nbs/evidence/label_fractions.ipynb #00000002
 import json
@@ -186,7 +186,7 @@ def read_rows(folder: str | Path) -> list[dict]:
     return rows
 
 # %% ../../nbs/evidence/label_fractions.ipynb #0000001f
-def smallest_gap(gaps: Sequence[float]) -> float:
+def visible_gap(gaps: Sequence[float]) -> float:
     """The least mean of paired differences (seeds,) that a test would show in four cases of five.
 
     From their own deviation; two-sided test at 5 %, power 80 %.
@@ -222,7 +222,7 @@ def scorecard_test(test: dict, card: list[dict]) -> tuple[str, str] | None:
         mean = np.mean(gaps)
         half = 1.96 * student_factor(len(gaps)) * np.std(gaps) / len(gaps) ** 0.5
         told = f"{mean:+.3f} ({mean - half:+.3f} to {mean + half:+.3f}), {len(gaps)} seeds"
-        numbers.append(f"{told} show {smallest_gap(gaps):.3f}, {data}")
+        numbers.append(f"{told} show {visible_gap(gaps):.3f}, {data}")
         if abs(mean) <= half:
             verdict = "undecided"
         else:

@@ -7,7 +7,7 @@ __all__ = ['CONTROLS', 'FLOORS', 'FILES', 'FEWEST', 'ROLES', 'Control', 'read_ju
            'count_seeds', 'seed_verdict', 'ceiling_verdict', 'control_verdicts', 'signed', 'verdict_table',
            'power_table', 'role_of', 'value_interval', 'seen_by', 'show_methods', 'floor_sentence', 'control_sentence']
 
-# %% ../../nbs/library/evaluation/verdicts.ipynb #85cbae76
+# %% ../../nbs/library/evaluation/verdicts.ipynb #822dae59
 import json
 import math
 from collections import Counter
@@ -19,7 +19,7 @@ import numpy as np
 from .evidence import student_factor
 from .judged import checked_rows, judge_power
 
-# %% ../../nbs/library/evaluation/verdicts.ipynb #134f48c9
+# %% ../../nbs/library/evaluation/verdicts.ipynb #bd03f256
 @dataclass(frozen=True)
 class Control:
     """A positive control: a world in which a method's idea must work, as experiments/JUDGES.md fixes it.
@@ -66,7 +66,7 @@ def rows_of(rows: list[dict], control: Control) -> list[dict]:
     want = (control.world, control.judge, control.labels)
     return [row for row in rows if (row["world"], row["judge"], row["labels"]) == want]
 
-# %% ../../nbs/library/evaluation/verdicts.ipynb #1ed0a022
+# %% ../../nbs/library/evaluation/verdicts.ipynb #dd09a9fa
 def paired_gaps(rows: list[dict], method: str, other: str = "simclr") -> np.ndarray:
     "Values of a method less another's (seeds,), of the seeds that both have."
     one, two = ({r["seed"]: r["value"] for r in rows if r["method"] == m} for m in (method, other))
@@ -139,7 +139,7 @@ def control_verdicts(rows: list[dict], control: Control) -> list[dict]:
         )
     return found
 
-# %% ../../nbs/library/evaluation/verdicts.ipynb #cea9302a
+# %% ../../nbs/library/evaluation/verdicts.ipynb #76ae60d4
 def signed(value: float | None) -> str:
     "A number with its sign and three digits, or a dash."
     return "-" if value is None else f"{value:+.3f}"
@@ -169,7 +169,7 @@ def power_table(rows: list[dict]) -> str:
         lines.append("| " + " | ".join(map(str, [*told, used[p["sees"]]])) + " |")
     return "\n".join(lines) if len(lines) > 2 else "no judge has two seeds of a method: power is not measured"
 
-# %% ../../nbs/library/evaluation/verdicts.ipynb #f30f1f18
+# %% ../../nbs/library/evaluation/verdicts.ipynb #669e1429
 ROLES = {  # role: (colour of Okabe and Ito, marker)
     "pixels alone": ("#4d4d4d", "s"),
     "untrained": ("#999999", "s"),
@@ -206,10 +206,10 @@ def value_interval(rows: list[dict]) -> tuple[float, float, bool]:
 def seen_by(rows: list[dict]) -> str:
     "What a judge's rows can show, in words: the smallest difference, or that seeds are too few."
     power = next(iter(judge_power(rows)), None)
-    seeds = Counter(r["method"] for r in rows if role_of(r["method"]) != "pixels alone")
-    if power is None:
-        return f"{count_seeds(max(seeds.values(), default=0))}: no verdict"
-    return f"three seeds show {power['smallest']:.3f}"
+    seeds = Counter(r["method"] for r in rows if r["method"] not in FLOORS).values()
+    told = [f"{count_seeds(max(seeds, default=0))}: no verdict"] if max(seeds, default=0) < FEWEST else []
+    told += [f"three seeds show {power['smallest']:.3f}"] if power else []
+    return "; ".join(told)
 
 
 def show_methods(rows: list[dict], title: str = "", controls: tuple = CONTROLS, ax=None):
@@ -250,7 +250,7 @@ def show_methods(rows: list[dict], title: str = "", controls: tuple = CONTROLS, 
     ax.grid(axis="y", visible=False)
     return ax.figure
 
-# %% ../../nbs/library/evaluation/verdicts.ipynb #9e0036ca
+# %% ../../nbs/library/evaluation/verdicts.ipynb #897b6f0b
 def floor_sentence(rows: list[dict]) -> str:
     "What SimCLR has over its floors under one judge at one number of labels, and what the judge can show."
     values = {m: np.mean([r["value"] for r in rows if r["method"] == m]) for m in {r["method"] for r in rows}}
