@@ -10,6 +10,8 @@ import html
 import sys
 import warnings
 
+from .errors import printable
+
 # %% ../nbs/library/notebook.ipynb #f3ac44b5
 class Note(UserWarning):
     "A warning of something worth knowing that needs no mending; in a notebook it is one grey line."
@@ -23,6 +25,7 @@ def in_notebook() -> bool:
 
 def show_note(text: str) -> None:
     "A sentence as one grey line below the cell that runs; on stderr outside a notebook."
+    text = printable(text)
     if not in_notebook():
         print(f"Note: {text}", file=sys.stderr)
         return

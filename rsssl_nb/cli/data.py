@@ -2,7 +2,7 @@
 
 import click
 
-from rsssl_nb.cli.shared import PATH, force, in_this_command, main, nodata, seed
+from rsssl_nb.cli.shared import PATH, force, in_this_command, main, nodata, say, seed
 
 
 @main.command()
@@ -16,7 +16,7 @@ def scene(out, size, force, seed):
     from rsssl_nb.data.write import write_scene
 
     for path in write_scene(make_scene(size, seed), out, force):
-        click.echo(f"wrote {path}")
+        say(f"wrote {path}")
 
 
 @main.command()
@@ -33,11 +33,11 @@ def check(folder):
     data = recognise(folder)
     rows = check_dataset(data) if data else check_rasters(folder)
     if data:
-        click.echo(data)
+        say(data)
     for _, kind, sentence in rows:
-        click.echo(f"{kind:9} {in_this_command(sentence)}")
+        say(f"{kind:9} {in_this_command(sentence)}")
     faults = sum(kind != "missing" for _, kind, _ in rows)
-    click.echo(f"{faults} fault{'s' * (faults != 1)}")
+    say(f"{faults} fault{'s' * (faults != 1)}")
     if faults:
         raise SystemExit(2)
 
@@ -77,12 +77,12 @@ def split(image, out, block, buffer, shares, force, seed):
     if block is None:
         block, fitting = fitting_block(raster)
         buffer = buffer or fitting
-        click.echo(f"blocks of {block} with {buffer} between splits (--block and --buffer choose others)")
+        say(f"blocks of {block} with {buffer} between splits (--block and --buffer choose others)")
     buffer = buffer or "200m"
     boxes = block_split(raster, block, buffer, shares, seed)
     path = write_split(out, boxes, raster, force)
     for i, name in enumerate(SPLITS):
         areas = [(right - left) * (bottom - top) for left, top, right, bottom, part in boxes if part == i]
         share = sum(areas) / (raster.width * raster.height)
-        click.echo(f"{name:6} {len(areas)} blocks, {100 * share:.1f} % of the image")
-    click.echo(f"wrote {path}")
+        say(f"{name:6} {len(areas)} blocks, {100 * share:.1f} % of the image")
+    say(f"wrote {path}")

@@ -5,7 +5,7 @@ import math
 
 import click
 
-from rsssl_nb.cli.shared import PATH, device, force, main, seed
+from rsssl_nb.cli.shared import PATH, device, force, main, say, seed
 from rsssl_nb.errors import InputError
 
 
@@ -54,13 +54,13 @@ def judge(encoders, scenes, size, labels, tiles, frame, adapt_bands, out, seed, 
                 f"{encoder.bands} bands, or --adapt-bands"
             )
         if encoder.bands != bands:
-            click.echo(f"{source}: its first convolution of {encoder.bands} bands is adapted to {bands}")
+            say(f"{source}: its first convolution of {encoder.bands} bands is adapted to {bands}")
             opened[source] = open_encoder(source, bands)
     rows = judge_encoders(judges, {source: e.to(device) for source, e in opened.items()}, seed)
-    click.echo(as_table(rows))
+    say(as_table(rows))
     if out:
         out.write_text(json.dumps(rows, indent=1))
-        click.echo(f"wrote {out}")
+        say(f"wrote {out}")
 
 
 def null_for_nan(value):
@@ -107,24 +107,24 @@ def score(predicted, labels, classes, sample, as_csv, as_json, force):
     if as_csv:
         write_aside(as_csv, lambda aside: write_csv(aside, rows))
     if as_json:
-        click.echo(json.dumps(null_for_nan(found)))
+        say(json.dumps(null_for_nan(found)))
         return
     for name, one in found.get("files", {}).items():
-        click.echo(f"{name}: OA {one['oa']:.3f}  mIoU {one['miou']:.3f}")
+        say(f"{name}: OA {one['oa']:.3f}  mIoU {one['miou']:.3f}")
     scores = {"OA": "oa", "Kappa": "kappa", "mIoU": "miou", "F1": "f1"}
     line = "  ".join(f"{label} {found[name]:.3f}" for label, name in scores.items())
-    click.echo(f"{line}  ({found['pixels']} pixels, {found['ignored']} ignored)")
-    click.echo(f"  {'class':24} {'IoU':>9} {'F1':>9} {'producer':>9} {'user':>9}")
+    say(f"{line}  ({found['pixels']} pixels, {found['ignored']} ignored)")
+    say(f"  {'class':24} {'IoU':>9} {'F1':>9} {'producer':>9} {'user':>9}")
     for name, iou in found["iou"].items():
         others = (found[kind][name] for kind in ("class_f1", "producer", "user"))
-        click.echo(f"  {name:24} IoU {iou:.3f} " + " ".join(f"{value:9.3f}" for value in others))
-    click.echo()
-    click.echo(as_columns(rows))
+        say(f"  {name:24} IoU {iou:.3f} " + " ".join(f"{value:9.3f}" for value in others))
+    say("")
+    say(as_columns(rows))
     if "adjusted" in found:
-        click.echo()
-        click.echo(adjusted_text(found["adjusted"]))
+        say("")
+        say(adjusted_text(found["adjusted"]))
     if as_csv:
-        click.echo(f"wrote {as_csv}")
+        say(f"wrote {as_csv}")
 
 
 def as_columns(rows):

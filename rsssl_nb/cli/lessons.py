@@ -4,7 +4,8 @@ import sys
 
 import click
 
-from rsssl_nb.cli.shared import PATH, main
+from rsssl_nb.cli.shared import PATH, main, say
+from rsssl_nb.errors import printable
 
 
 @main.command()
@@ -14,7 +15,7 @@ def lessons():
 
     for path in pages():
         minutes, seconds, title, _ = describe(path)
-        click.echo(f"{path.relative_to(root()).as_posix():36} {minutes:3} min {seconds:3} s  {title}")
+        say(f"{path.relative_to(root()).as_posix():36} {minutes:3} min {seconds:3} s  {title}")
 
 
 @main.command()
@@ -29,10 +30,8 @@ def copy(dest, force):
     written = copy(dest, force)
     for path in written:
         if ".new" in path.suffixes:
-            click.echo(f"kept yours, ours is {path}")
-    click.echo(
-        f"{len(written)} files copied to {dest}" if written else f"nothing to copy: {dest} has all lessons"
-    )
+            say(f"kept yours, ours is {path}")
+    say(f"{len(written)} files copied to {dest}" if written else f"nothing to copy: {dest} has all lessons")
 
 
 @main.command()
@@ -65,7 +64,7 @@ def grade(folder):
     table = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
     table.writeheader()
     for row in grade(folder):
-        table.writerow(row)
+        table.writerow({name: printable(value) for name, value in row.items()})
 
 
 @main.command()
@@ -82,7 +81,7 @@ def doctor():
     for finding in examine(tell):
         if sys.stderr.isatty():
             click.echo("\r\033[K", nl=False, err=True)
-        click.echo(finding)
+        say(finding)
         sys.stdout.flush()
         faults += finding.state == "FAULT"
     if faults:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from rsssl_nb.errors import printable
+
 PATH = click.Path(path_type=Path)
 
 
@@ -57,10 +59,15 @@ def is_first():
     return os.environ.get("RANK", "0") == "0"
 
 
+def say(text, err=False):
+    "Prints a text; whatever a file or a name put into it, the terminal takes no order from it."
+    click.echo(printable(text), err=err)
+
+
 def say_written(out):
     "Says what was written, once of several processes."
     if is_first():
-        click.echo(f"wrote {out}")
+        say(f"wrote {out}")
 
 
 def one_line(message):
@@ -70,7 +77,7 @@ def one_line(message):
 
 def show_note(message, *_, **__):
     "A Python warning as one line on stderr."
-    click.echo(f"Note: {one_line(message)}", err=True)
+    say(f"Note: {one_line(message)}", err=True)
 
 
 ALLOW = "allow it (allow_remote=True)"  # as the library says it
@@ -159,8 +166,11 @@ class Group(click.Group):
             with no_network() as ctx.meta["environment"]:
                 return super().invoke(ctx)
         except KeyboardInterrupt as stopped:  # Ctrl-C, or a signal that a job has obeyed
-            click.echo(str(stopped) or "stopped by Ctrl-C", err=True)
+            say(str(stopped) or "stopped by Ctrl-C", err=True)
             ctx.exit(128 + getattr(stopped, "number", 2))
+        except click.ClickException as error:  # click prints it, with the word that it did not know
+            error.message = printable(error.message)
+            raise
         except BrokenPipeError:  # who read us has seen enough, as `| head` does
             with suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -168,12 +178,12 @@ class Group(click.Group):
         except (ImportError, RuntimeError) as error:
             if ctx.params.get("traceback") or sentence(error) == (one_line(error) or type(error).__name__):
                 raise
-            click.echo(f"Error: {sentence(error)}", err=True)
+            say(f"Error: {sentence(error)}", err=True)
             ctx.exit(2)
         except (ValueError, OSError, KeyError, MemoryError) as error:
             if ctx.params.get("traceback"):
                 raise
-            click.echo(f"Error: {sentence(error)}", err=True)
+            say(f"Error: {sentence(error)}", err=True)
             ctx.exit(2)
 
 

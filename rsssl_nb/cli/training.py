@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from rsssl_nb.cli.shared import PATH, alpha, device, is_first, main, remote, seed
+from rsssl_nb.cli.shared import PATH, alpha, device, is_first, main, remote, say, seed
 from rsssl_nb.training.config import Config, TuneConfig
 
 HOUR = 3600  # seconds; a longer forecast on a processor comes with a smaller choice
@@ -133,15 +133,15 @@ def announce(config, seconds, device="cpu", start=None):
         from rsssl_nb.weights import weights_path
 
         found = open_start(start, config.bands, config.encoder)
-        click.echo(f"starts from {weights_path(start)}: {found}")
+        say(f"starts from {weights_path(start)}: {found}")
     length = f"{config.total} steps, {config.total / config.steps:.3g} epochs"
     windows = f"of {config.samples} windows, {config.images} a step, precision {config.precision}"
     forecast = f"; about {config.total * seconds / 60:.3g} minutes here" if seconds else ""
-    click.echo(f"{length} {windows}{forecast}")
+    say(f"{length} {windows}{forecast}")
     if isinstance(config, TuneConfig):
-        click.echo(f"{config.windows} windows hold labels to learn from; kept: {config.validation}")
+        say(f"{config.windows} windows hold labels to learn from; kept: {config.validation}")
     for note in notes_on(config, seconds, device):
-        click.echo(f"Note: {note}", err=True)
+        say(f"Note: {note}", err=True)
 
 
 FAR = 4.5  # a learning rate this many times the usual one, or less than its part, is worth a Note
@@ -264,9 +264,9 @@ def pretrain(
     size = refuse_other_world(processes)
     note = make_method(method, Encoder(width=8), settings(options)).note(kw["epochs"] or Config.epochs)
     if is_first():
-        click.echo(f"{size} process{'es' if size > 1 else ''}, {method}" + (f"; {note}" if note else ""))
+        say(f"{size} process{'es' if size > 1 else ''}, {method}" + (f"; {note}" if note else ""))
     if is_first() and kw["batch"] == 1:
-        click.echo(
+        say(
             "Note: in a batch of one no image has another to differ from: contrastive losses stay 0; "
             "use a larger --batch",
             err=True,
@@ -291,7 +291,7 @@ def pretrain(
     ending = "stopped when asked to; go on with --resume auto"
     if run.complete:
         ending = f"wrote {out / 'encoder.safetensors'}"
-    click.echo(f"{len(run.log)} steps, loss {run.log[0]['loss']:.3f} -> {run.log[-1]['loss']:.3f}; {ending}")
+    say(f"{len(run.log)} steps, loss {run.log[0]['loss']:.3f} -> {run.log[-1]['loss']:.3f}; {ending}")
 
 
 def training_images(paths):
@@ -381,18 +381,16 @@ def finetune(run, images, labels, out, subset, resume, deterministic, **kw):
         return
     written = out / "segmenter.safetensors"
     if not written.exists():
-        click.echo(f"{len(log)} steps; stopped when asked to; go on with --resume auto")
+        say(f"{len(log)} steps; stopped when asked to; go on with --resume auto")
         return
     scored = [row for row in log if row.get("miou") is not None and math.isfinite(row["miou"])]
     kept = "kept the last step"
     if scored:
         best = max(scored, key=lambda row: row["miou"])
         kept = f"kept step {best['step'] + 1} (mIoU {best['miou']:.3f} on the labels that choose)"
-    click.echo(
-        f"{len(log)} steps, loss {log[0]['loss']:.3f} -> {log[-1]['loss']:.3f}; {kept}; wrote {written}"
-    )
+    say(f"{len(log)} steps, loss {log[0]['loss']:.3f} -> {log[-1]['loss']:.3f}; {kept}; wrote {written}")
     if hasattr(model, "outcome"):
-        click.echo(f"{model.outcome}\nwrote {out / 'outcome.png'} and outcome.json")
+        say(f"{model.outcome}\nwrote {out / 'outcome.png'} and outcome.json")
 
 
 def training_labels(path):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from rsssl_nb.cli.shared import PATH, force, main, nodata
+from rsssl_nb.cli.shared import PATH, force, main, nodata, say
 
 
 def weights_file(path):
@@ -102,11 +102,11 @@ def export(run, out, to, resolution, force):
     if to == "onnx":
         from rsssl_nb.mapping.onnx import export_onnx
 
-        click.echo(f"wrote {export_onnx(run, out, resolution, force=force)}")
+        say(f"wrote {export_onnx(run, out, resolution, force=force)}")
         return
     from rsssl_nb.weights import export
 
-    click.echo(f"wrote {export(run, out, to=to, force=force)}")
+    say(f"wrote {export(run, out, to=to, force=force)}")
 
 
 def shipped_rows():
@@ -128,7 +128,7 @@ def info(path):
     """
     if path is None:
         for name, made in shipped_rows():
-            click.echo(f"{name:24} {made}")
+            say(f"{name:24} {made}")
         return
     if path.startswith("shipped:"):
         from rsssl_nb.weights import weights_path
@@ -138,4 +138,4 @@ def info(path):
     if not path.exists():
         raise ValueError(f"{path} does not exist: give a run folder, a weights file or a raster")
     for name, value in describe(path):
-        click.echo(f"{name:16} {value}")
+        say(f"{name:16} {value}")
