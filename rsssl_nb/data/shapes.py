@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['VECTORS', 'SPLITS', 'NICE', 'crs_of_member', 'read_geojson', 'read_wkb', 'gpkg_geometry', 'read_gpkg',
-           'polygon_to_pixels', 'read_shapes', 'class_text', 'polygon_labels', 'restrict', 'length_in_pixels',
-           'split_counts', 'faces_other_split', 'block_boxes', 'block_has_data', 'fitting_block', 'block_split',
-           'write_split']
+           'polygon_parts', 'polygon_to_pixels', 'read_shapes', 'class_text', 'polygon_labels', 'restrict',
+           'length_in_pixels', 'split_counts', 'faces_other_split', 'block_boxes', 'block_has_data', 'fitting_block',
+           'block_split', 'write_split']
 
 # %% ../../nbs/library/data/shapes.ipynb #00000002
 import json
@@ -25,7 +25,7 @@ from .gdal import rasterize_polygons, reproject_polygon
 from .labels import Classes
 from .raster import Raster, pixel_metres
 from ..errors import InputError
-from ..files import mark, refuse_to_replace, write_aside
+from ..files import mark, parse_json, refuse_to_replace, write_aside
 from ..moved import forward
 
 # %% ../../nbs/library/data/shapes.ipynb #00000005
@@ -41,10 +41,10 @@ def crs_of_member(member: dict | None) -> str | None:
 def read_geojson(path: str | os.PathLike) -> tuple[str | None, list]:
     "CRS and [(geometry, properties)] of a GeoJSON file. InputError when it is none."
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        data = parse_json(Path(path).read_text(encoding="utf-8-sig"))
         rows = data["features"] if data["type"] == "FeatureCollection" else [data]
         crs = crs_of_member(data["crs"]) if "crs" in data else "EPSG:4326"
-        return crs, [(row["geometry"], row.get("properties") or {}) for row in rows]
+        return crs, [(row["geometry"], dict(row.get("properties") or {})) for row in rows]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path} is no GeoJSON ({type(error).__name__}: {error}): export it again, for example from QGIS"
@@ -90,12 +90,15 @@ def read_gpkg(path: str | os.PathLike) -> tuple[str | None, list]:
     "CRS and [(geometry, properties)] of a GeoPackage with one layer. InputError when it is none."
     try:
         with closing(sqlite3.connect(f"{Path(path).resolve().as_uri()}?mode=ro", uri=True)) as base:
+            # a view may compute without end: reading takes a few steps a byte at most
+            steps = iter(range(1000 + Path(path).stat().st_size // 100))
+            base.set_progress_handler(lambda: next(steps, None) is None, 1000)
             layers = base.execute(
                 "SELECT table_name, column_name, srs_id FROM gpkg_geometry_columns"
             ).fetchall()
             if len(layers) != 1:
                 names = ", ".join(layer[0] for layer in layers)
-                raise InputError(f"{path} has {len(layers)} layers of geometries ({names}): keep one a file")
+                raise InputError(f"it has {len(layers)} layers of geometries ({names}): keep one a file")
             table, column, srs = layers[0]
             ((authority, code, wkt),) = base.execute(
                 "SELECT organization, organization_coordsys_id, definition "
@@ -109,9 +112,18 @@ def read_gpkg(path: str | os.PathLike) -> tuple[str | None, list]:
             if srs > 0:
                 crs = f"EPSG:{code}" if authority.upper() == "EPSG" else wkt
             return crs, [(gpkg_geometry(row.pop(column)), row) for row in rows]
-    except InputError:
-        raise
-    except (sqlite3.Error, struct.error, ValueError, IndexError, TypeError) as error:
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except (
+        sqlite3.Error,
+        struct.error,
+        LookupError,
+        AttributeError,
+        ValueError,
+        TypeError,
+        OverflowError,
+        RecursionError,
+    ) as error:
         raise InputError(
             f"{path} is no GeoPackage ({type(error).__name__}: {error}): "
             "export it again, for example from QGIS"
@@ -121,16 +133,36 @@ def read_gpkg(path: str | os.PathLike) -> tuple[str | None, list]:
 VECTORS = (".geojson", ".json", ".gpkg")
 
 
+def polygon_parts(geometry: object) -> list[list[np.ndarray]]:
+    """The rings of a GeoJSON polygon or multi-polygon, [polygon = [ring (n, 2)]].
+
+    InputError for another geometry, for brackets nested in another way, and for a ring of fewer than four
+    points or of numbers that are no place.
+    """
+    kind = geometry.get("type") if isinstance(geometry, dict) else type(geometry).__name__
+    if kind not in ("Polygon", "MultiPolygon"):
+        raise InputError(f"it holds a {str(kind)[:40]}: keep polygons only")
+    polygons = geometry.get("coordinates")
+    polygons = [polygons] if kind == "Polygon" else polygons
+    try:
+        found = [[np.array(ring, np.float64) for ring in polygon] for polygon in polygons]
+        shapes = [ring.shape for polygon in found for ring in polygon]
+        nested = all(len(s) == 2 and s[0] >= 4 and s[1] >= 2 for s in shapes) and all(found)
+        if not nested or not all(np.isfinite(ring).all() for polygon in found for ring in polygon):
+            raise ValueError("a ring needs four points or more, each of two finite numbers")
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(f"its {kind} cannot be read ({str(error)[:80]}): export it again") from error
+    return [[ring[:, :2] for ring in polygon] for polygon in found]
+
+
 def polygon_to_pixels(geometry: dict, transform: Sequence) -> dict:
     "A GeoJSON polygon in map coordinates as one in pixels: the inverse of the raster's transform."
     matrix = np.linalg.inv(np.array([*transform, 0, 0, 1], float).reshape(3, 3))[:2]
 
-    def polygon(rings):
-        return [(np.array(r, float)[:, :2] @ matrix[:, :2].T + matrix[:, 2]).tolist() for r in rings]
-
-    kind, coordinates = geometry["type"], geometry["coordinates"]
-    moved = polygon(coordinates) if kind == "Polygon" else [polygon(rings) for rings in coordinates]
-    return dict(type=kind, coordinates=moved)
+    parts = polygon_parts(geometry)
+    moved = [[(ring @ matrix[:, :2].T + matrix[:, 2]).tolist() for ring in rings] for rings in parts]
+    kind = geometry["type"]
+    return dict(type=kind, coordinates=moved[0] if kind == "Polygon" else moved)
 
 
 def read_shapes(path: str | os.PathLike, raster: Raster) -> list[tuple[dict, dict]]:
@@ -148,17 +180,20 @@ def read_shapes(path: str | os.PathLike, raster: Raster) -> list[tuple[dict, dic
             f"{path} is in {crs} and {raster.name} has no CRS: give the raster its CRS, "
             'or set "crs": null for polygons in its pixels'
         )
-    rows = [row for row in rows if row[0] and row[0].get("coordinates")]
-    strange = next((g["type"] for g, _ in rows if g["type"] not in ("Polygon", "MultiPolygon")), None)
-    if strange:
-        raise InputError(f"{path} holds a {strange}: keep polygons only")
+    rows = [
+        row for row in rows if row[0] and not (isinstance(row[0], dict) and row[0].get("coordinates") == [])
+    ]
     if not rows:
         raise InputError(f"{path} holds no polygon: nothing can be placed on {raster.name}")
     found = []
-    for geometry, properties in rows:
-        if crs:
-            geometry = reproject_polygon(geometry, crs, raster.crs)
-        found.append((polygon_to_pixels(geometry, raster.transform), properties))
+    try:
+        for geometry, properties in rows:
+            polygon_parts(geometry)
+            if crs:
+                geometry = reproject_polygon(geometry, crs, raster.crs)
+            found.append((polygon_to_pixels(geometry, raster.transform), properties))
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     return found
 
 # %% ../../nbs/library/data/shapes.ipynb #0000000f

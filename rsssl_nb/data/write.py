@@ -24,7 +24,11 @@ def rgb(colour: str | Sequence) -> tuple[int, int, int]:
     "A colour (red, green, blue) as integers 0..255, from '#rrggbb' or three numbers. InputError for others."
     if isinstance(colour, str) and re.fullmatch("#?[0-9a-fA-F]{6}", colour):
         return tuple(bytes.fromhex(colour.lstrip("#")))
-    if not isinstance(colour, str) and len(colour) >= 3 and all(0 <= int(v) == v <= 255 for v in colour[:3]):
+    if (
+        not isinstance(colour, str)
+        and len(colour) >= 3
+        and all(0 <= v <= 255 and int(v) == v for v in colour[:3])
+    ):
         return tuple(int(v) for v in colour[:3])
     raise InputError(f"{colour!r} is no colour: write it '#rrggbb' or as three numbers 0 to 255")
 

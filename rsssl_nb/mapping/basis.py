@@ -19,7 +19,7 @@ import torch.nn.functional as F
 
 from ..data.raster import Raster
 from ..errors import InputError
-from ..files import mark, write_aside
+from ..files import mark, parse_json, write_aside
 from .tiling import plan_windows
 
 # %% ../../nbs/library/mapping/basis.ipynb #ef0c79fd
@@ -148,7 +148,7 @@ def read_basis(path: str | Path, about: dict) -> ColourBasis:
     try:
         with safe_open(path, "pt") as file:
             told = file.metadata() or {}
-            known = dict(json.loads(told.get("about", "{}")))
+            known = dict(parse_json(told.get("about", "{}")))
             basis = ColourBasis(*(file.get_tensor(name) for name in ColourBasis._fields))
     except (SafetensorError, ValueError, TypeError, OSError) as error:
         raise InputError(f"{path} is no basis of colours ({error}): give another name to make one") from error

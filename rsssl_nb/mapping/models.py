@@ -7,7 +7,6 @@ __all__ = ['TO_ONNX', 'CANNOT_OPEN', 'Passport', 'make_passport', 'read_passport
            'open_model']
 
 # %% ../../nbs/library/mapping/models.ipynb #64258192
-import json
 import math
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..errors import InputError
+from ..files import parse_json
 from .onnx import OnnxNetwork
 from ..training.finetune import load_segmenter
 
@@ -57,7 +57,12 @@ class Passport:
         for name in ("classes", "colors", "bands"):
             if isinstance(getattr(self, name), str):
                 raise InputError(f"{name} {getattr(self, name)!r} is one text: give a list of names")
-            object.__setattr__(self, name, tuple(str(value) for value in getattr(self, name)))
+            values = getattr(self, name)
+            if not isinstance(values, (list, tuple)) or not all(
+                isinstance(v, (str, int, float)) for v in values
+            ):
+                raise InputError(f"{name} {str(values)[:60]} is no list of names: write it as one")
+            object.__setattr__(self, name, tuple(map(str, values)))
         if self.colors and len(self.colors) != len(self.classes):
             raise InputError(
                 f"{len(self.colors)} colours for {len(self.classes)} classes: give one to each, or to none"
@@ -98,7 +103,7 @@ def make_passport(known: dict, name: str) -> Passport:
 def read_passport(path: str | Path) -> dict:
     "The fields of a passport in a JSON file; InputError when it is no JSON object."
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8-sig"))
+        found = parse_json(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): give a passport, a JSON file") from error
     except ValueError as error:
@@ -223,21 +228,21 @@ def onnx_passport(metadata: dict[str, str], name: str) -> dict:
     """
     try:
         if "rsssl_nb" in metadata:
-            return dict(json.loads(metadata["rsssl_nb"]))
+            return dict(parse_json(metadata["rsssl_nb"]))
         found = {}
         for field, key in (("mean", "standardization_mean"), ("std", "standardization_std")):
             if key in metadata:
-                found[field] = [255 * float(value) for value in json.loads(metadata[key])]
+                found[field] = [255 * float(value) for value in parse_json(metadata[key])]
         if "class_names" in metadata:
-            names = json.loads(metadata["class_names"])
+            names = parse_json(metadata["class_names"])
             found["classes"] = [names[number] for number in sorted(names, key=int)]
         for key in ("tiles_size", "tile_size"):
             if key in metadata:
-                found["window"] = int(json.loads(metadata[key]))
+                found["window"] = int(parse_json(metadata[key]))
         if "model_type" in metadata:
             found["output"] = "probabilities"  # as Deepness asks of a segmenter
         return found
-    except (ValueError, TypeError, AttributeError, KeyError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError, OverflowError) as error:
         raise InputError(f"{name} has metadata that cannot be read ({error}): give a passport") from error
 
 

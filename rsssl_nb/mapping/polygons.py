@@ -15,7 +15,7 @@ import numpy as np
 
 from ..data.gdal import driver_of, explained, open_handle, refuse_foreign_overviews
 from ..errors import InputError
-from ..files import file_stamp, mark, refuse_to_replace, write_aside
+from ..files import file_stamp, mark, parse_json, refuse_to_replace, write_aside
 from ..notebook import Note
 
 # %% ../../nbs/library/mapping/polygons.ipynb #451e7c9e
@@ -157,9 +157,7 @@ def write_polygons(source: str | Path, out: str | Path, least_area: float = 0.0,
 
 def class_names(file) -> dict[int, str]:
     "The names of the classes that an open label raster carries, by their number; {} when it has none."
-    import json
-
     try:
-        return dict(enumerate(map(str, json.loads(file.tags().get("CLASSES", "[]")))))
+        return dict(enumerate(map(str, parse_json(file.tags().get("CLASSES", "[]")))))
     except ValueError:
         return {}

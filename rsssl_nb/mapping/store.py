@@ -25,7 +25,7 @@ from ..data.gdal import explained, open_handle
 from ..data.raster import Raster
 from ..data.write import raster_writer, remove_sidecars
 from ..errors import InputError
-from ..files import refuse_no_space, refuse_to_replace, remove_parts, write_aside
+from ..files import parse_json, refuse_no_space, refuse_to_replace, remove_parts, write_aside
 from .categories import write_categories
 from .stitch import map_bands
 from .tiling import band_layout, bands_of_process, plan_windows
@@ -72,7 +72,7 @@ def prepare_folder(folder: Path, about: dict, resume: bool) -> None:
     before = about
     if resume and record.exists():
         try:
-            before = dict(json.loads(record.read_text()))
+            before = dict(parse_json(record.read_text()))
         except (ValueError, TypeError) as error:
             raise InputError(f"{record} is damaged ({error}): begin again without --resume") from error
     changed = [name for name in {**about, **before} if before.get(name) != about.get(name)]

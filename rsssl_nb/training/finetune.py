@@ -23,6 +23,7 @@ from ..errors import InputError
 from ..methods.base import At, Step, uniform
 from ..moved import forward
 from ..notebook import in_notebook
+from ..tensors import build_for
 from .config import TuneConfig, check_config
 from .crops import CropSet, augment, class_weights, crop_batches, dice_loss, pixel_loss
 from rsssl_nb.training.device import (
@@ -185,9 +186,16 @@ def load_segmenter(run: Path | str) -> tuple[Segmenter, dict]:
             f"{path} holds {meta.get('kind', 'something else')}, not a segmenter: "
             "run `rsssl-nb finetune` first"
         )
-    encoder = Encoder(meta["encoder"], meta["bands"], meta["width"], meta["stride"])
-    model = Segmenter(encoder, len(meta["classes"]), meta["head"])
-    load_into(model, state)
+    needed = ("encoder", "bands", "width", "stride", "classes", "colors", "head", "size")
+    missing = [name for name in needed if name not in meta or meta[name] is None and name != "colors"]
+    if missing:
+        raise InputError(f"{path} does not say the {missing[0]} of its segmenter: fine-tune it again")
+
+    def build():
+        encoder = Encoder(meta["encoder"], meta["bands"], meta["width"], meta["stride"])
+        return Segmenter(encoder, len(meta["classes"]), meta["head"])
+
+    model = build_for(state, build, path)
     model.classes, model.colors, model.size = meta["classes"], meta["colors"], meta["size"]
     model.coding = {name: meta[name] for name in ("values", "ignore_index", "ignored") if name in meta}
     model.meta = meta

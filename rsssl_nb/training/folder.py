@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from ..errors import InputError
-from ..files import remove_parts, write_aside, write_json_lines
+from ..files import parse_json, remove_parts, write_aside, write_json_lines
 from ..notebook import Note
 from .config import Config, TuneConfig, as_json, names_of
 from .processes import world
@@ -38,7 +38,7 @@ def read_config(folder: Path | str, kinds: tuple = (Config,)):
     if not path.exists():
         raise InputError(f"{folder} holds no run (no config.json): give the folder of a pretraining run")
     try:
-        found = json.loads(path.read_text())
+        found = parse_json(path.read_text())
     except ValueError as e:
         raise InputError(f"{path} is not JSON ({e}): start the run again in another --out") from e
     if not isinstance(found, dict) or set(found) < {"method", "seed", "size"}:
@@ -151,7 +151,7 @@ def load_checkpoint(path: Path | str, config, method: nn.Module, optimiser) -> d
     InputError when it is damaged, or of another method or network.
     """
     kept = read_checkpoint(path)
-    theirs = json.loads(kept["config"])["method"]
+    theirs = parse_json(kept["config"])["method"]
     if theirs != config.method:
         raise InputError(f"{path} is a checkpoint of {theirs}, not of {config.method}: choose another --out")
     try:
@@ -172,7 +172,7 @@ def keep_log(folder: Path | str | None, step: int) -> list[dict]:
     rows: list[dict] = []
     for line in path.read_text(errors="replace").splitlines():
         try:
-            row = json.loads(line)
+            row = parse_json(line)
         except ValueError:
             continue
         if not isinstance(row, dict) or "step" not in row:

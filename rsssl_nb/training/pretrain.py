@@ -21,6 +21,7 @@ from ..errors import InputError
 from ..methods.base import At, Method, Step
 from ..methods.registry import DEFAULTS, method_class, recorded_method
 from ..moved import forward
+from ..tensors import build_for
 from .config import Config, check_config
 from rsssl_nb.training.device import (
     pick_device,
@@ -152,8 +153,12 @@ def load_encoder(source: Path | str) -> tuple[Encoder, dict]:
         raise InputError(
             f"{path} does not say which encoder it holds: export it with rsssl_nb, or give a pretraining run"
         )
-    encoder = Encoder(meta["encoder"], meta["bands"], meta["width"], meta["stride"])
-    load_into(encoder, state)
+    missing = [name for name in ("encoder", "bands", "width", "stride") if meta.get(name) is None]
+    if missing:
+        raise InputError(f"{path} does not say the {missing[0]} of its encoder: export it again")
+    encoder = build_for(
+        state, lambda: Encoder(meta["encoder"], meta["bands"], meta["width"], meta["stride"]), path
+    )
     encoder.meta = meta
     return encoder, meta
 

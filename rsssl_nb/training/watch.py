@@ -7,7 +7,6 @@ __all__ = ['QUIET', 'Tail', 'as_row', 'read_log', 'pace', 'clock', 'config_of', 
            'blank', 'show_run', 'folder_of', 'ask_to_stop', 'show_windows', 'show_points', 'show_trace']
 
 # %% ../../nbs/library/training/watch.ipynb #651e5db0
-import json
 import math
 import threading
 import time
@@ -17,7 +16,7 @@ import torch
 
 from ..errors import InputError
 from ..figures import show_boxes, show_curves, show_grid, show_image, show_matrix
-from ..files import write_aside
+from ..files import parse_json, write_aside
 from ..methods.pictures import show_guidance
 from ..moved import forward
 from ..objectives.similarity import cosine, positives
@@ -64,7 +63,7 @@ class Tail:
 def as_row(line: bytes | str) -> dict | None:
     "A line of a log as a dict with step and loss, or None."
     try:
-        row = json.loads(line)
+        row = parse_json(line)
     except ValueError:
         return None
     if not isinstance(row, dict) or not {"step", "loss"} <= set(row):

@@ -6,7 +6,6 @@
 __all__ = ['SEGMENTER', 'network_menu', 'read_network', 'open_network', 'embedded_rows']
 
 # %% ../../nbs/library/widgets/networks.ipynb #6e0680f7
-import json
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from torch import nn
 from ..encoders import Encoder
 from ..errors import InputError
 from ..explain.attribution import encoder_of, evaluating
+from ..files import parse_json
 from ..methods.grass import GraSS
 from ..methods.registry import recorded_method
 from ..training.config import Config
@@ -56,7 +56,7 @@ def read_network(path):
     path = Path(path)
     if path.suffix == ".pt" and path.parent.name == "checkpoint":
         kept = read_checkpoint(path)
-        config = json.loads(kept["config"])
+        config = parse_json(kept["config"])
         if config.get("kind") == "finetune":
             raise InputError(
                 f"{path} is a checkpoint of a fine-tuning: give the run's folder, "

@@ -12,7 +12,7 @@ from pathlib import Path
 import ipywidgets as W
 
 from ..errors import InputError
-from ..files import write_aside
+from ..files import parse_json, write_aside
 
 # %% ../../nbs/library/widgets/saved.ipynb #e15d0732
 SETTINGS_VERSION = 1
@@ -74,7 +74,7 @@ def read_settings(path, explorer) -> dict:
     """
     path = Path(path)
     try:
-        found = json.loads(path.read_text())
+        found = parse_json(path.read_text())
     except (OSError, ValueError) as e:
         raise InputError(
             f"{path} cannot be read as settings ({type(e).__name__}): give the .json of a saved explorer"
