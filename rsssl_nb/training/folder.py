@@ -148,12 +148,21 @@ def read_checkpoint(path: Path | str) -> dict:
 def load_checkpoint(path: Path | str, config, method: nn.Module, optimiser) -> dict:
     """The checkpoint's dict, with weights and optimiser put back.
 
-    InputError when it is damaged, or of another method or network.
+    InputError when it is damaged, or of a run with another method, network or setting.
     """
     kept = read_checkpoint(path)
-    theirs = parse_json(kept["config"])["method"]
-    if theirs != config.method:
-        raise InputError(f"{path} is a checkpoint of {theirs}, not of {config.method}: choose another --out")
+    theirs, ours = parse_json(kept["config"]), as_json(config)
+    if theirs["method"] != config.method:
+        raise InputError(
+            f"{path} is a checkpoint of {theirs['method']}, not of {config.method}: choose another --out"
+        )
+    changed = [name for name in ours if theirs.get(name, ours[name]) != ours[name]]
+    if changed:
+        name = changed[0]
+        raise InputError(
+            f"{path} is a checkpoint of another run ({name} {theirs[name]!r}, not {ours[name]!r}): put back "
+            "this run's own, or choose another --out"
+        )
     try:
         method.load_state_dict(kept["method"])
         optimiser.load_state_dict(kept["optimiser"])
@@ -175,11 +184,8 @@ def keep_log(folder: Path | str | None, step: int) -> list[dict]:
             row = parse_json(line)
         except ValueError:
             continue
-        if not isinstance(row, dict) or "step" not in row:
-            continue
-        if row["step"] >= step:
-            break
-        rows.append(row)
+        if isinstance(row, dict) and isinstance(row.get("step"), int) and row["step"] < step:
+            rows.append(row)
     write_json_lines(path, rows)
     return [row | dict(loss=math.nan) if row.get("loss", 0) is None else row for row in rows]
 

@@ -1,0 +1,102 @@
+"A run goes on from its own checkpoint only, and says what may differ; no record of a run holds NaN."
+
+import json
+import shutil
+
+import pytest
+import torch
+from test_attack import SCENE, SMALL, TUNE
+
+from rsssl_nb.data.scenes import make_scene
+from rsssl_nb.errors import InputError
+from rsssl_nb.training.finetune import finetune
+from rsssl_nb.training.folder import checkpoints, keep_log
+from rsssl_nb.training.pretrain import pretrain
+from rsssl_nb.training.watch import read_log
+
+
+def train(kind, out, **more):
+    "A short run of pretraining or fine-tuning in a folder."
+    if kind == "pretrain":
+        return pretrain(SCENE, out=out, save_every=2, **SMALL | more)
+    return finetune("random", SCENE, SCENE.labels, out, save_every=2, **TUNE | more)
+
+
+@pytest.mark.parametrize("kind", ["pretrain", "finetune"])
+@pytest.mark.parametrize("name, value", [("lr", 0.5), ("seed", 7), ("warmup", 0.3), ("batch", 4)])
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, kind, name, value):
+    if name == "warmup" and kind == "finetune":
+        name, value = "encoder_lr", 0.1
+    if kind == "pretrain" and name == "batch":
+        value = 8
+    train(kind, tmp_path / "a")
+    train(kind, tmp_path / "b", **{name: value})
+    for path in checkpoints(tmp_path / "a"):
+        path.unlink()
+    for weights in (tmp_path / "a").glob("*.safetensors"):
+        weights.unlink()
+    foreign = checkpoints(tmp_path / "b")[0]
+    shutil.copy(foreign, tmp_path / "a/checkpoint" / foreign.name)
+    with pytest.raises(InputError, match=f"{foreign.name} is a checkpoint of another run \\({name} "):
+        train(kind, tmp_path / "a", resume="auto")
+
+
+@pytest.mark.parametrize(
+    "bad", ["{", "[3]", '{"step": null}', '{"step": "5", "loss": 1}', '{"step": 99, "loss": 1}']
+)
+def test_a_bad_line_in_the_middle_of_a_log_costs_only_itself(tmp_path, bad):
+    rows = [json.dumps(dict(step=i, loss=1.0)) for i in range(4)]
+    (tmp_path / "log.jsonl").write_text("\n".join([*rows[:2], bad, *rows[2:]]) + "\n")
+    read_log(tmp_path)
+    assert [row["step"] for row in keep_log(tmp_path, 4)] == [0, 1, 2, 3]
+    assert [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()] == [
+        0,
+        1,
+        2,
+        3,
+    ]
+
+
+@pytest.mark.parametrize("kind", ["pretrain", "finetune"])
+def test_another_number_of_threads_is_a_note(tmp_path, kind):
+    train(kind, tmp_path / "run")
+    for path in [*(tmp_path / "run").glob("*.safetensors"), checkpoints(tmp_path / "run")[-1]]:
+        path.unlink()
+    left = checkpoints(tmp_path / "run")[-1]
+    kept = torch.load(left, weights_only=True)
+    assert kept["threads"] == torch.get_num_threads()
+    torch.save(kept | dict(threads=kept["threads"] + 3), left)
+    with pytest.warns(UserWarning, match=f"was trained with {kept['threads'] + 3} threads"):
+        train(kind, tmp_path / "run", resume="auto")
+
+
+def forbid(text):
+    raise AssertionError(f"{text} is no JSON")
+
+
+def test_no_record_holds_nan(tmp_path, monkeypatch):
+    from rsssl_nb.training import pretrain as page
+
+    whole = page.Pretraining.loss
+
+    def loss(self, model, batch, at, device):
+        step, seen = whole(self, model, batch, at, device)
+        if at.progress == 0.25:
+            step.loss = step.loss * float("nan")
+            step.parts["nce"] = float("inf")
+        return step, seen
+
+    monkeypatch.setattr(page.Pretraining, "loss", loss)
+    train("pretrain", tmp_path / "pre", probe=lambda encoder: float("nan"))
+    unlabelled = SCENE.labels.copy()
+    unlabelled[:] = 255
+    unlabelled[:40, :40] = 1
+    other = make_scene(64, seed=8)
+    blind = dict(val_images=other, val_labels=other.labels)
+    finetune("random", SCENE, unlabelled, tmp_path / "seg", **TUNE, **blind)
+    rows = 0
+    for path in [*tmp_path.rglob("*.json"), *tmp_path.rglob("*.jsonl")]:
+        for line in path.read_text().splitlines() if path.suffix == ".jsonl" else [path.read_text()]:
+            json.loads(line, parse_constant=forbid)
+            rows += 1
+    assert rows > 8
