@@ -203,9 +203,9 @@ MOVED = {
         "widgets.networks": "listed=network_menu from_file=read_network from_checkpoint=read_network",
     },
     "widgets.features": {
+        "explain.readout": "labels_at_cells cell_labels=labels_at_cells read_out=linear_read_out",
         "widgets.features": (
-            "ask=saliency_question cell_labels=labels_at_cells company=comparison_rows "
-            "marks=match_quality matched=true_match read_out=linear_read_out"
+            "ask=saliency_question company=comparison_rows marks=match_quality matched=true_match"
         ),
     },
     "widgets.frame": {

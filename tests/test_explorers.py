@@ -19,6 +19,13 @@ from rsssl_nb.data.scenes import make_scene
 from rsssl_nb.data.write import write_raster, write_scene
 from rsssl_nb.encoders import Encoder
 from rsssl_nb.errors import InputError
+from rsssl_nb.explain.readout import (
+    features_at,
+    label_maps,
+    labels_at_cells,
+    linear_read_out,
+    right_share,
+)
 from rsssl_nb.figures import picture_type
 from rsssl_nb.methods.glcnet import GLCNet
 from rsssl_nb.methods.grass import GraSS
@@ -45,12 +52,7 @@ from rsssl_nb.widgets.features import (
     explore_labels,
     explore_matches,
     explore_saliency,
-    features_at,
-    label_maps,
-    labels_at_cells,
-    linear_read_out,
     match_quality,
-    right_share,
     see_dense,
     true_match,
 )

@@ -598,17 +598,17 @@ def test_readers_that_live_over_epochs_give_the_same_bits(image):
 
 
 def test_workers_are_chosen_for_the_device_and_the_job(monkeypatch):
-    from rsssl_nb.training import engine
+    from rsssl_nb.training import device
 
-    monkeypatch.setattr(engine.os, "sched_getaffinity", lambda _: set(range(12)), raising=False)
-    assert engine.resolve_workers("auto", "cpu", 10**6) == 0
-    assert engine.resolve_workers("auto", "cuda", 100) == 0
-    assert engine.resolve_workers("auto", "cuda:0", 10**6) == 11
+    monkeypatch.setattr(device.os, "sched_getaffinity", lambda _: set(range(12)), raising=False)
+    assert device.resolve_workers("auto", "cpu", 10**6) == 0
+    assert device.resolve_workers("auto", "cuda", 100) == 0
+    assert device.resolve_workers("auto", "cuda:0", 10**6) == 11
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert engine.resolve_workers("auto", "cuda", 10**6) == 2
-    assert engine.resolve_workers(3, "cpu", 10) == 3
+    assert device.resolve_workers("auto", "cuda", 10**6) == 2
+    assert device.resolve_workers(3, "cpu", 10) == 3
     with pytest.raises(ValueError, match="workers -1 .* or auto"):
-        engine.resolve_workers(-1, "cpu", 10)
+        device.resolve_workers(-1, "cpu", 10)
 
 
 @pytest.mark.parametrize(
