@@ -573,6 +573,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'rsssl_nb/evaluation/judges.py'),
                                             'rsssl_nb.evaluation.judges.band_moments': ( 'library/evaluation/judges.html#band_moments',
                                                                                          'rsssl_nb/evaluation/judges.py'),
+                                            'rsssl_nb.evaluation.judges.check_features': ( 'library/evaluation/judges.html#check_features',
+                                                                                           'rsssl_nb/evaluation/judges.py'),
                                             'rsssl_nb.evaluation.judges.check_frame': ( 'library/evaluation/judges.html#check_frame',
                                                                                         'rsssl_nb/evaluation/judges.py'),
                                             'rsssl_nb.evaluation.judges.colour_maps': ( 'library/evaluation/judges.html#colour_maps',

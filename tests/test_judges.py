@@ -8,18 +8,20 @@ from rsssl_nb.data.mosaics import make_mosaics, painted_textures
 from rsssl_nb.data.scenes import standardise
 from rsssl_nb.encoders import Encoder
 from rsssl_nb.errors import InputError
+from rsssl_nb.evaluation.judged import (
+    as_table,
+    checked_rows,
+    judge_power,
+    show_judged,
+    smallest_difference,
+)
 from rsssl_nb.evaluation.judges import (
     PixelJudge,
     SceneJudge,
-    as_table,
-    checked_rows,
     colour_maps,
     few_of_each,
     judge_encoders,
-    judge_power,
     random_like,
-    show_judged,
-    smallest_difference,
     stage_maps,
     standard_judges,
 )
@@ -107,6 +109,32 @@ def test_constant_features_give_numbers(scene, pixels):
     rows = scene.score(torch.zeros(48, 3).double(), torch.zeros(36, 3).double())
     rows += pixels.score([torch.zeros(20, 2, 6, 6)], [torch.zeros(20, 2, 6, 6)])
     assert np.isfinite([r[k] for r in rows for k in ("value", "low", "high")]).all()
+
+
+def test_features_that_are_no_numbers_are_an_error_and_not_chance(scene, pixels, textures):
+    lost = Encoder(bands=4, width=8)
+    with torch.no_grad():
+        next(lost.parameters())[0] = float("inf")
+    for judge in (scene, pixels):
+        with pytest.raises(InputError, match="the features are not finite"):
+            judge.rows(lost)
+    for known, asked in ((torch.nan, 0.0), (0.0, torch.nan)):
+        with pytest.raises(InputError, match="judge a checkpoint from before"):
+            scene.score(torch.full((48, 3), known).double(), torch.full((36, 3), asked).double())
+    holes = textures[0].images.astype(float)
+    holes[0, 0, :5] = np.nan
+    with_nodata = SceneJudge(textures[0]._replace(images=holes), textures[1], labels=(2,), draws=2)
+    rows = with_nodata.rows(Encoder(bands=4, width=8)) + sum(with_nodata.floors().values(), [])
+    assert np.isfinite([r["value"] for r in rows]).all()
+
+
+def test_tiles_without_a_known_point_are_told(textures):
+    a, b = (make_mosaics(part, 12, 48, seed=k) for k, part in enumerate(textures))
+    hidden = np.full_like(a.labels, 255)
+    hidden[0] = a.labels[0]
+    judge = PixelJudge((a.images, hidden), b, a.classes, subsets={2: [[3, 4]]}, frame=8)
+    with pytest.raises(InputError, match="no point of the 2 labelled tiles has a known class"):
+        judge.floors()
 
 
 def test_a_bad_set_of_images_is_told_in_a_sentence(textures):
@@ -340,8 +368,39 @@ def test_an_encoder_of_other_bands_is_adapted_when_asked(tmp_path):
             "a frame of 24 pixels is wider than a tile of 24",
         ),
         (("shipped:simclr-20", "--size", 32, "--labels", 50), "50 of each class are asked for"),
+        (("shipped:simclr-20", "--size", 16), "wide and a cell of the feature map 8: use fewer or larger"),
     ],
 )
 def test_the_command_ends_in_one_sentence(words, told):
     done = run_cli(*words)
+    assert done.exit_code == 2 and told in done.output and done.output.count("\n") == 1
+
+
+def class_folder(root, images):
+    "Class folders of images {folder: [(number, side, bands)]}."
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    for name, made in images.items():
+        (root / name).mkdir()
+        for number, side, bands in made:
+            pixels = rng.integers(0, 256, (side, side, bands), dtype=np.uint8)
+            Image.fromarray(pixels.squeeze()).save(root / name / f"{number}.png")
+    return root
+
+
+@pytest.mark.parametrize(
+    "images, told",
+    [
+        ({"a": [(i, 32, 3) for i in range(9)]}, "holds 1 folder"),
+        ({"a": [(i, 32, 3) for i in range(9)], "b": [(0, 32, 3)]}, "class b has 1 images"),
+        ({k: [(i, 32, 3 if i else 1) for i in range(9)] for k in "ab"}, "give images of one band count"),
+        ({k: [(i, 32 + 8 * i, 3) for i in range(9)] for k in "ab"}, "give images of 4 bands"),
+    ],
+    ids=["one class", "too few", "mixed bands", "mixed sizes are reduced"],
+)
+def test_folders_that_cannot_be_judged_end_in_one_sentence(tmp_path, images, told):
+    done = run_cli(
+        "shipped:simclr-20", "--scenes", class_folder(tmp_path, images), "--size", 32, "--frame", 8
+    )
     assert done.exit_code == 2 and told in done.output and done.output.count("\n") == 1

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['HYPERCOLUMNS', 'open_encoder', 'random_like', 'check_frame', 'stage_maps', 'band_moments', 'same_bands',
-           'few_of_each', 'drawn_again', 'SceneJudge', 'colour_maps', 'PixelJudge', 'judge_encoders', 'standard_judges']
+           'check_features', 'few_of_each', 'drawn_again', 'SceneJudge', 'colour_maps', 'PixelJudge', 'judge_encoders',
+           'standard_judges']
 
 # %% ../../nbs/library/evaluation/judges.ipynb #4bba8177
 import math
@@ -101,6 +102,15 @@ def same_bands(train, judged):
         )
 
 
+def check_features(*features):
+    "InputError when features are not finite: NaN would score like chance, and nobody would hear of it."
+    if not all(part.isfinite().all() for part in features):
+        raise InputError(
+            "the features are not finite (NaN or infinite): the encoder diverged, or the images hold such "
+            "pixels; judge a checkpoint from before"
+        )
+
+
 def few_of_each(labels, each, seed, draw):
     """The numbers of `each` images of every class, drawn by (seed, draw) and nested: 2 lie inside the 5.
 
@@ -167,13 +177,14 @@ class SceneJudge:
         "{bands: rows} of the mean of each band of an image, {colour: rows} of its deviation beside."
         means, deviations = (
             [torch.as_tensor(of(v.images)).double() for v in (self.train, self.judged)]
-            for of in (lambda x: x.mean((2, 3)), lambda x: x.std((2, 3)))
+            for of in (lambda x: np.nanmean(x, (2, 3)), lambda x: np.nanstd(x, (2, 3)))
         )
         both = [torch.cat(pair, 1) for pair in zip(means, deviations)]
         return {"bands": self.score(*means), "colour": self.score(*both)}
 
     def score(self, known, asked):
         "Rows of both probes, from features of the images to learn from (n, D) and to judge by (m, D)."
+        check_features(known, asked)
         truth, found = torch.as_tensor(self.judged.labels), []
         for each in self.labels:
             right = {"": [], "-knn": []}
@@ -293,12 +304,17 @@ class PixelJudge:
     def score(self, known, asked, kind=""):
         "Rows of a probe on joined maps: `known` of the tiles to learn from, `asked` of those to judge by."
         size = self.train.shape[2:]
+        check_features(*known, *asked)
         at_points = torch.cat([sample_points(m, self.at, size) for m in known], -1).double()
         found = []
         for count, subsets in self.subsets.items():
             tables = []
             for some in subsets:
                 x, y = at_points[some].flatten(0, 1), self.told[some].flatten()
+                if (y == 255).all():
+                    raise InputError(
+                        f"no point of the {count} labelled tiles has a known class: label more of them"
+                    )
                 probe = linear_probe(x[y != 255], y[y != 255], len(self.classes), self.decay, 200)
                 tables.append(self.tables(asked, *probe))
             found.append(self.row(kind, count, np.stack(tables)))
