@@ -64,7 +64,7 @@ KINDS = {
     "a list of numbers": (
         is_number,
         True,
-        (*"mean std start_mean start_std".split(), *"pixel_size metres scales offsets".split()),
+        (*"mean std start_mean start_std".split(), *"metres scales offsets".split()),
     ),
     "a list of whole numbers": (is_whole, True, ("values",)),
     "a list of names": (is_text, True, ("classes", "band_names")),

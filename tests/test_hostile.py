@@ -173,6 +173,12 @@ def test_a_record_that_is_no_record_is_a_sentence(networks, tmp_path, text):
         assert code == 2 and "odd.safetensors" in said and "Traceback" not in said, said
 
 
+def test_every_shipped_record_is_read():
+    from rsssl_nb.weights import shipped
+
+    assert all(meta["method"] for meta in shipped().values())
+
+
 # --- lists of classes, datasets and polygons
 
 
