@@ -217,7 +217,7 @@ MOVED = {
             "show_found=Explorer.show_found look_again=Explorer.look_again put=Explorer.apply "
             "draw=Explorer.draw_found search=Explorer.look_in_thread reopen=Explorer.open_source "
             "enter=Explorer.open_image follow=Explorer.move_canvas complain=Explorer.show_error "
-            "told=Explorer.errors_shown ground_boxes=Explorer.window_shapes arranged=Explorer.rows"
+            "told=Explorer.errors_shown arranged=Explorer.rows"
         ),
         "widgets.ground": (
             "Ground band_levels embedded=embedded_scene sources=find_sources open_ground "
@@ -227,7 +227,8 @@ MOVED = {
             "show_row inset=shrink_axes key=colour_key show_over quick=fast_png tidy=collected_at_once"
         ),
         "widgets.saved": (
-            "VERSION=SETTINGS_VERSION value_of=shown_value check_value check_canvas read_settings"
+            "VERSION=SETTINGS_VERSION value_of=shown_value check_value check_canvas read_settings "
+            "ground_boxes=window_shapes"
         ),
     },
     "widgets.run": {

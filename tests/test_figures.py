@@ -29,8 +29,8 @@ from rsssl_nb.figures import (
     show_images,
     show_labels,
     show_matrix,
-    smaller,
 )
+from rsssl_nb.notebook import smaller
 
 rng = np.random.default_rng(0)
 image = rng.random((4, 20, 30)).astype("float32")

@@ -16,17 +16,22 @@ from pathlib import Path
 import ipywidgets as W
 
 from ..errors import InputError
-from .boxes import Boxes, as_geojson, boxes, image_png
+from .boxes import Boxes, boxes, image_png
 from .ground import find_sources, open_ground, whole_picture
 from .panel import control
 from .pictures import collected_at_once, fast_png
-from .saved import SETTINGS_VERSION, read_settings, show_value, shown_value, write_view
+from rsssl_nb.widgets.saved import (
+    SETTINGS_VERSION,
+    read_settings,
+    show_value,
+    shown_value,
+    window_shapes,
+    write_view,
+)
 
 # %% ../../nbs/library/widgets/explorer.ipynb #50765611
 LOOKING_SIGN = '<b role="status">looking ...</b>'
-ONE_LOOK = (
-    threading.Lock()
-)  # explorers share networks, and an attribution hooks into them: one look at a time
+ONE_LOOK = threading.Lock()  # explorers share networks, and an attribution hooks into them
 
 
 class Explorer(W.VBox):
@@ -74,7 +79,7 @@ class Explorer(W.VBox):
         self.canvas = canvas
         self.shared = shared
         self.cancelled = cancelled
-        self.shapes = shapes or Explorer.window_shapes
+        self.shapes = shapes or window_shapes
 
         self.images = None  # what the source holds, by name
         self.opened_source = None  # the text for which `images` were listed
@@ -120,15 +125,8 @@ class Explorer(W.VBox):
             self.actions[text] = W.Button(description=text, layout=W.Layout(width="auto"))
             self.actions[text].on_click(lambda _, action=action: self.press(lambda: self.act(action)))
 
-        self.parts = [
-            *self.controls.values(),
-            self.overview,
-            self.source,
-            self.image,
-            self.view,
-            self.trouble,
-        ]
-        self.parts += [self.note, self.busy, self.undo, self.path, self.keep, self.back]
+        self.parts = [*self.controls.values(), self.overview, self.source, self.image, self.view]
+        self.parts += [self.trouble, self.note, self.busy, self.undo, self.path, self.keep, self.back]
         self.parts += self.actions.values()
         if canvas:
             self.parts.append(canvas)
@@ -410,19 +408,6 @@ class Explorer(W.VBox):
                 self.redraw()
             self.show_error(e)
             raise
-
-    def window_shapes(self) -> dict | None:
-        "The window and the boxes drawn in it as GeoJSON in map coordinates; None without a window."
-        if not self.window:
-            return None
-        x, y, size = self.place()
-        shapes, names, turns = [[x, y, x + size, y + size]], ["window"], [0]
-        if "boxes" in self.shared:
-            shapes += self.canvas.boxes
-            names += [name or "box" for name in self.canvas.names]
-            turns += self.canvas.turns
-        raster = self.ground.raster
-        return as_geojson(shapes, names, raster.transform, raster.crs, turns)
 
     def save(self, path=None) -> list[Path]:
         """Writes what is seen: PATH.png, its settings PATH.json and, where there are shapes, PATH.geojson.
