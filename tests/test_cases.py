@@ -480,6 +480,7 @@ def test_a_turned_photograph_is_named(tmp_path, turn):
         open_raster(tmp_path / "a.jpg")
 
 
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
 def test_ground_control_points_go_into_the_map(learnt, tmp_path):
     from rasterio.control import GroundControlPoint as Point
 

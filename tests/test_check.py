@@ -120,7 +120,7 @@ def test_the_clock_stops_with_the_answer():
     before = threading.active_count()
     assert check(abs, abs, (1,), seconds=0.05).passed
     time.sleep(0.1)  # nothing rings later
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # threads of other tests may end meanwhile
 
 
 def test_an_answer_that_leaves_is_a_verdict():

@@ -196,6 +196,7 @@ def test_a_passport_file_is_an_object(tmp_path, text, says):
         (Strided(wrap=lambda m: 1 / 0), PASSPORT, 64, "division by zero"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:.*give images of the same units")
 def test_what_does_not_fit_is_said_before_the_first_window(tmp_path, network, passport, size, says):
     with pytest.raises(InputError, match=says):
         segment(
@@ -213,6 +214,7 @@ def test_a_network_without_a_passport_is_asked_for_one():
         segment(Strided(), make_scene(64))
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
 def test_files_that_run_code_are_refused_and_not_opened(tmp_path):
     class Trap:
         def __reduce__(self):
@@ -490,6 +492,7 @@ def test_other_files_that_are_no_network(tmp_path):
         open_model(tiny(tmp_path / "g.onnx", shape=("b", 3)), mean=[0] * 3, std=[1] * 3)
 
 
+@pytest.mark.filterwarnings("ignore:.*give images of the same units")
 def test_a_file_of_fixed_size_says_its_window_and_bands(tmp_path):
     model = open_model(tiny(tmp_path / "n.onnx", shape=(1, 3, 64, 64)), mean=[0] * 3, std=[1] * 3)
     assert model.size == 64

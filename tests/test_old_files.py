@@ -16,7 +16,6 @@ from rsssl_nb.data.labels import raster_classes
 from rsssl_nb.data.raster import open_raster
 from rsssl_nb.data.shapes import read_shapes
 from rsssl_nb.encoders import Encoder
-from rsssl_nb.evaluation.maps import draw_boxes, embed, guided_method, segment
 from rsssl_nb.evaluation.scores import score_rasters
 from rsssl_nb.explain.neighbours import points_from_geojson
 from rsssl_nb.methods.grass import GraSS
@@ -36,6 +35,10 @@ from rsssl_nb.widgets.explorers import (
 )
 from rsssl_nb.widgets.features import explore_labels, explore_matches, explore_saliency
 
+with pytest.warns(DeprecationWarning, match="lives in rsssl_nb.mapping"):  # as version 0.1 spelled them
+    from rsssl_nb.evaluation.maps import draw_boxes, embed, guided_method, segment
+
+pytestmark = pytest.mark.filterwarnings("ignore:this .* was made with the defaults of version 1")
 V01 = Path(__file__).parent / "golden/v01"
 UNFINISHED = sorted(p.name for p in (V01 / "unfinished").iterdir())
 

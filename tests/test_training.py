@@ -505,6 +505,7 @@ def test_crops_teach_their_own_windows_labels_only():
     assert any(crops.box(n)[2] > 40 for n in range(20)) and any(crops.box(n)[2] < 24 for n in range(20))
 
 
+@pytest.mark.filterwarnings("ignore:.*these are normalised by their own statistics")
 @pytest.mark.parametrize("source", ["shipped", "torchvision", "run"])
 def test_pretraining_starts_from_weights_of_any_home(source, tmp_path):
     if source == "torchvision":
