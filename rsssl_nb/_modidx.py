@@ -107,6 +107,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'rsssl_nb/data/download.py'),
                                         'rsssl_nb.data.download.fetch_file': ( 'library/data/download.html#fetch_file',
                                                                                'rsssl_nb/data/download.py'),
+                                        'rsssl_nb.data.download.refuse_taken_names': ( 'library/data/download.html#refuse_taken_names',
+                                                                                       'rsssl_nb/data/download.py'),
                                         'rsssl_nb.data.download.resuming': ( 'library/data/download.html#resuming',
                                                                              'rsssl_nb/data/download.py'),
                                         'rsssl_nb.data.download.save_stream': ( 'library/data/download.html#save_stream',

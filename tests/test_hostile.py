@@ -328,3 +328,91 @@ def test_a_dataset_file_of_another_kind_is_a_sentence(tmp_path, text):
     (tmp_path / "s.geojson").write_text('{"type": "Feature", "properties": [1], "geometry": 5, "crs": 7}')
     (tmp_path / "d.toml").write_text(text)
     refuses("check", tmp_path / "d.toml", names="s.geojson" if "s.geojson" in text else "d.toml")
+
+
+# --- archives
+
+
+def zipped(path, **members):
+    "A zip of members by their names (a double underscore stands for a dot)."
+    import zipfile
+
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, data in members.items():
+            file.writestr(name.replace("__", "."), data)
+    return path
+
+
+def test_an_archive_replaces_nothing(tmp_path):
+    from rsssl_nb.data.download import unpack
+
+    home = tmp_path / "home"
+    (home / "images").mkdir(parents=True)
+    (home / "dataset.toml").write_text("mine")
+    taken = zipped(tmp_path / "a.zip", dataset__toml="theirs", new__txt="new")
+    with pytest.raises(InputError, match="dataset.toml is there already.*force=True"):
+        unpack(taken, home)
+    with pytest.raises(InputError, match="images is there already"):
+        unpack(zipped(tmp_path / "b.zip", **{"images/a__txt": "theirs"}), home, force=True)
+    assert (home / "dataset.toml").read_text() == "mine" and len(list(home.iterdir())) == 2
+    unpack(taken, home, force=True)
+    assert (home / "dataset.toml").read_text() == "theirs" and (home / "new.txt").exists()
+
+
+def test_an_archive_may_not_grow_without_end(tmp_path, monkeypatch):
+    import shutil
+
+    from rsssl_nb.data import download
+
+    monkeypatch.setattr(download, "RATIO", 0)
+    bomb = zipped(tmp_path / "bomb.zip", a=bytes(2**20))
+    info = __import__("zipfile").ZipFile(bomb).infolist()
+    info[0].file_size = 2**31  # as its list of contents may claim
+    monkeypatch.setattr(download.zipfile.ZipFile, "infolist", lambda _: info)
+    with pytest.raises(InputError, match="bomb.zip would unpack to 1 files and 2.15 GB, more than.*1.07 GB"):
+        download.unpack(bomb, tmp_path / "home")
+    full = shutil.disk_usage("/")._replace(free=10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: full)
+    with pytest.raises(InputError, match="MB free"):
+        download.unpack(bomb, tmp_path / "home", most=2**32)
+    assert not (tmp_path / "home").exists()
+
+
+def test_an_archive_that_cannot_be_unpacked_is_a_sentence(tmp_path):
+    from rsssl_nb.data.download import unpack
+
+    good = zipped(tmp_path / "good.zip", a="x" * 1000)
+    (tmp_path / "file").touch()
+    twice = zipped(tmp_path / "twice.zip", **{"a": "x", "a/b": "y"})
+    spoilt = bytearray(good.read_bytes())
+    spoilt[40:44] = b"\xff\xff\xff\xff"
+    (tmp_path / "spoilt.zip").write_bytes(spoilt)
+    long = zipped(tmp_path / "long.zip", **{"x" * 300: "y"})
+    for archive, home in (
+        (tmp_path / "no.zip", tmp_path / "home"),
+        (tmp_path, tmp_path / "home"),
+        (good, tmp_path / "file"),
+        (twice, tmp_path / "home"),
+        (tmp_path / "spoilt.zip", tmp_path / "home"),
+        (long, tmp_path / "home"),
+    ):
+        with pytest.raises(InputError, match=re.escape(archive.name)):
+            unpack(archive, home)
+    assert not list((tmp_path / "home").glob("**/*"))
+
+
+def test_links_where_an_archive_is_kept_are_not_followed(tmp_path):
+    from rsssl_nb.data.download import resuming, unpack
+
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/a").write_text("mine")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/.good.part").symlink_to(tmp_path / "theirs")
+    unpack(zipped(tmp_path / "good.zip", a="new"), tmp_path / "home")
+    assert (tmp_path / "theirs/a").read_text() == "mine"
+    assert [p.name for p in (tmp_path / "home").iterdir()] == ["a"]
+    part = tmp_path / ".x.part"
+    part.symlink_to(tmp_path / "theirs/a")
+    with pytest.raises(Exception, match="localhost|invalid|connection|refused"):
+        resuming(part, 10, False)("http://localhost:1/x", tmp_path / "x", None)
+    assert not part.is_symlink() and (tmp_path / "theirs/a").read_text() == "mine"
