@@ -1589,6 +1589,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'rsssl_nb/training/crops.py')},
             'rsssl_nb.training.device': { 'rsssl_nb.training.device._accelerator': ( 'library/training/device.html#_accelerator',
                                                                                      'rsssl_nb/training/device.py'),
+                                          'rsssl_nb.training.device.freed_memory_kept': ( 'library/training/device.html#freed_memory_kept',
+                                                                                          'rsssl_nb/training/device.py'),
                                           'rsssl_nb.training.device.native_bfloat16': ( 'library/training/device.html#native_bfloat16',
                                                                                         'rsssl_nb/training/device.py'),
                                           'rsssl_nb.training.device.pick_device': ( 'library/training/device.html#pick_device',

@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 import torch
 
+from rsssl_nb.data.labels import Classes
 from rsssl_nb.data.scenes import make_scene
+from rsssl_nb.data.write import write_raster
 from rsssl_nb.encoders import Encoder
 from rsssl_nb.errors import InputError
 from rsssl_nb.methods.registry import METHODS, make_method, method_options
@@ -493,6 +495,72 @@ def test_windows_without_labels_do_not_count():
     assert {w[1] for w in labelled_windows(pairs, 32, 1.0)} == {0}
     with pytest.raises(InputError, match="holds a labelled pixel"):
         finetune("random", SCENE, np.full_like(empty, 255), **TUNE)
+
+
+def on_disk(folder, labels=SCENE.labels):
+    "The scene as a file, its labels and its classes: what a list of windows needs."
+    write_raster(folder / "scene.tif", SCENE.image, SCENE.crs, SCENE.transform, None)
+    return dict(images=[folder / "scene.tif"], labels=[labels], classes=Classes(SCENE.classes, SCENE.colors))
+
+
+def test_a_list_of_windows_without_labels_is_refused(tmp_path):
+    empty = SCENE.labels.copy()
+    empty[:64] = 255
+    given = on_disk(tmp_path, empty) | {k: v for k, v in TUNE.items() if k != "fraction"}
+    (tmp_path / "list.txt").write_text("scene_y0000_x0000\nscene_y0032_x0032\n")
+    with pytest.raises(InputError, match="chosen windows hold no labelled pixel: .* another --subset"):
+        finetune("random", subset=tmp_path / "list.txt", steps=2, **given)
+    (tmp_path / "list.txt").write_text("scene_y0000_x0000\nscene_y0064_x0032\n")  # one of two has some
+    assert len(finetune("random", subset=tmp_path / "list.txt", steps=2, **given)[1]) == 2
+
+
+def test_validation_that_overlaps_in_part_is_refused_with_its_share(tmp_path):
+    given = on_disk(tmp_path) | {k: v for k, v in TUNE.items() if k != "fraction"}
+    subset = [("scene", x, 0) for x in (0, 32, 64, 96)]  # a quarter of the scene
+    with pytest.raises(
+        InputError, match=r"25 % of the validation windows \(as in .*scene.tif\) .* trained on"
+    ):
+        finetune(
+            "random",
+            subset=subset,
+            steps=2,
+            val_images=given["images"],
+            val_labels=given["labels"],
+            **given,
+        )
+
+
+@pytest.mark.parametrize("length", [dict(steps=0), dict(steps=None, epochs=0)])
+def test_a_fine_tuning_of_no_steps_is_refused_before_anything_is_read(length):
+    with pytest.raises(ValueError, match="(steps|epochs) 0 is too small: use 1 or more"):
+        finetune("random", "nowhere", "nowhere", **{**TUNE, **length})
+
+
+def test_fine_tuning_holds_to_its_precision_and_tells_of_threads_and_emulation(tmp_path, monkeypatch):
+    tune(tmp_path, tell=lambda row: (tmp_path / "stop").touch() if row["step"] == 3 else None)
+    told = json.loads((tmp_path / "config.json").read_text())["precision"]
+    assert told in ("bf16", "no")
+    other = "no" if told == "bf16" else "bf16"
+    with pytest.raises(InputError, match=f"precision '{told}', not '{other}'"):
+        tune(tmp_path, resume="auto", precision=other)
+    path = checkpoints(tmp_path)[-1]
+    torch.save({**torch.load(path, weights_only=True), "threads": 99}, path)
+    with pytest.warns(UserWarning, match="trained with 99 threads .* OMP_NUM_THREADS=99"):
+        assert len(tune(tmp_path, resume="must")[1]) == 9
+    monkeypatch.setattr("rsssl_nb.training.device.native_bfloat16", lambda device: False)
+    with pytest.warns(UserWarning, match="emulates it"):
+        tune(precision="bf16", steps=1)
+
+
+def test_the_layout_is_settled_recorded_and_in_force_on_resume(tmp_path):
+    stop = dict(tell=lambda row: (tmp_path / "stop").touch() if row["step"] == 1 else None)
+    run = pretrain(SCENE, out=tmp_path, precision="bf16", channels_last=False, **stop, **SMALL)
+    assert not run.config.channels_last and not run.complete
+    again = pretrain(SCENE, out=tmp_path, resume="auto", precision="bf16", **SMALL)
+    assert again.complete and not again.config.channels_last  # as it began, not as it would begin today
+    assert pretrain(SCENE, precision="bf16", **SMALL).config.channels_last
+    run = pretrain(SCENE, precision="no", **SMALL)
+    assert not run.config.channels_last
 
 
 def test_crops_teach_their_own_windows_labels_only():

@@ -26,7 +26,7 @@ from ..methods.base import At, Step
 from ..moved import forward
 from ..notebook import Note, in_notebook, progress_bar, show_note
 from ..signals import Heard, Interrupted, noted_signals
-from .device import resolve_workers
+from .device import freed_memory_kept, resolve_workers
 from rsssl_nb.training.folder import (
     finished,
     keep_log,
@@ -287,7 +287,7 @@ def run_task(
     config = task.config
     workers = resolve_workers(workers, engine.device, config.total * config.images)
     alone = world()[0] == 0
-    with locked(folder) if folder and alone else nullcontext():
+    with freed_memory_kept(engine.device), locked(folder) if folder and alone else nullcontext():
         last = start_folder(folder, config, resume) if folder and alone else None
         if folder and alone:
             tidy(folder)
@@ -299,6 +299,7 @@ def run_task(
             task.restore(kept)
         if folder and finished(folder):
             reopen(task, folder, learner, kept)
+            learner.to(memory_format=torch.contiguous_format)
             return keep_log(folder, config.total), True
         threads = torch.get_num_threads()
         if kept and engine.device.type == "cpu" and kept.get("threads", threads) != threads:
@@ -334,6 +335,7 @@ def run_task(
                 f"the last loss is not finite, and no weights were written: {recorder.way_out()}"
             )
         engine.unwrap_model(model, keep_fp32_wrapper=False)
+        learner.to(memory_format=torch.contiguous_format)  # to the bit what its file gives, once loaded
         if complete:
             task.finish(folder if alone else None, learner)
         engine.wait_for_everyone()
