@@ -7,7 +7,7 @@ from operator import attrgetter
 # By module, then by new home, the names separated by spaces: `old=new` where a name changed as well, and
 # `old=Class.new` where a function became a method. Such a module ends in `__getattr__ = forward(__name__)`.
 # An entry stays for two minor versions (CONTRIBUTING). This file is written by hand.
-MOVED = {
+NEW_HOMES = {
     "check": {
         "check": "pieces=named_parts",
     },
@@ -105,7 +105,7 @@ MOVED = {
         "mapping.store": (
             "band_file=band_path keep_band=save_band kept_band=load_band begin=prepare_folder "
             "joined=process_group meet=wait_for_all parts_beside=band_folder Sheet=OutputFile "
-            "as_cog=copy_as_cog assemble ENDINGS=KINDS check_out=check_output draw=write_map"
+            "as_cog=copy_as_cog assemble ENDINGS=KINDS=OUTPUT_KINDS check_out=check_output draw=write_map"
         ),
         "mapping.tiling": (
             "starts_of=window_starts written=written_blocks plan=plan_windows blend_weights "
@@ -243,7 +243,7 @@ MOVED = {
 def moved_names(module):
     'The names that left a module, given below `rsssl_nb`: {old name: "module:name"}.'
     found = {}
-    for home, names in MOVED.get(module, {}).items():
+    for home, names in NEW_HOMES.get(module, {}).items():
         for name in names.split():
             old, _, new = name.partition("=")
             found[old] = f"{home}:{new or old}"
@@ -251,7 +251,7 @@ def moved_names(module):
 
 
 def forward(module, table=None):
-    """A module's `__getattr__` for names that moved: those of MOVED, or of `table`.
+    """A module's `__getattr__` for names that moved: those of NEW_HOMES, or of `table`.
 
     A table is {old name: "module:name"}, modules below `rsssl_nb`. The name is found at its new home, with a
     DeprecationWarning that says where; other names raise AttributeError.

@@ -1,7 +1,6 @@
 "The commands `judge` and `score`: encoders by frozen features, maps by labels."
 
 import json
-import math
 
 import click
 
@@ -63,15 +62,6 @@ def judge(encoders, scenes, size, labels, tiles, frame, adapt_bands, out, seed, 
         say(f"wrote {out}")
 
 
-def null_for_nan(value):
-    "JSON has no NaN: undefined scores become null."
-    if isinstance(value, dict):
-        return {k: null_for_nan(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [null_for_nan(v) for v in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
 @main.command()
 @click.argument("predicted", metavar="MAP...", nargs=-1, required=True, type=PATH)
 @click.argument("labels", type=PATH)
@@ -107,6 +97,8 @@ def score(predicted, labels, classes, sample, as_csv, as_json, force):
     if as_csv:
         write_aside(as_csv, lambda aside: write_csv(aside, rows))
     if as_json:
+        from rsssl_nb.training.record import null_for_nan
+
         say(json.dumps(null_for_nan(found)))
         return
     for name, one in found.get("files", {}).items():

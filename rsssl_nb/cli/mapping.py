@@ -189,7 +189,7 @@ def in_turn(rasters, outs):
             bar.update()
 
 
-def encoder_of(run):
+def open_encoder_file(run):
     "The encoder of a pretraining run, a weights file or a shipped checkpoint, and its meta record."
     from rsssl_nb.training.pretrain import load_encoder
     from rsssl_nb.weights import SHIPPED, load, weights_path
@@ -227,7 +227,7 @@ def embed(run, images, out, size, alpha, allow_remote, basis, vectors, device, f
     from rsssl_nb.mapping.store import check_output
     from rsssl_nb.mapping.vectors import write_vectors
 
-    encoder, meta = encoder_of(run)
+    encoder, meta = open_encoder_file(run)
     rasters = of_bands(opened(images, alpha, allow_remote), encoder.bands)
     how = dict(mean=meta["mean"], std=meta["std"], size=meta["size"] if size is None else size, device=device)
     if vectors:

@@ -75,7 +75,7 @@ def one_line(message):
     return " ".join(str(message).split())
 
 
-def show_note(message, *_, **__):
+def warn_in_one_line(message, *_, **__):
     "A Python warning as one line on stderr."
     say(f"Note: {one_line(message)}", err=True)
 
@@ -120,7 +120,7 @@ SHUT = dict(  # GDAL's ways to a server: no name is allowed to /vsicurl/ and its
 
 @contextmanager
 def no_network():
-    """A block in whose environment GDAL reaches no server, unless `open_network` is called.
+    """A block in whose environment GDAL reaches no server, unless `allow_network` is called.
 
     Gives the variables as they were before.
     """
@@ -140,7 +140,7 @@ def restore(before):
             os.environ[name] = value
 
 
-def open_network(context, _, allowed):
+def allow_network(context, _, allowed):
     "Opens GDAL's ways to servers for a command that was given --allow-remote."
     if allowed:
         restore(context.find_root().meta.get("environment", {}))
@@ -150,7 +150,7 @@ def open_network(context, _, allowed):
 remote = click.option(
     "--allow-remote",
     is_flag=True,
-    callback=open_network,
+    callback=allow_network,
     help="Images may be URLs or GDAL's /vsi paths, and may name overviews elsewhere.",
 )
 
@@ -161,7 +161,7 @@ class Group(click.Group):
     def invoke(self, ctx):
         import warnings
 
-        warnings.showwarning = show_note
+        warnings.showwarning = warn_in_one_line
         try:
             with no_network() as ctx.meta["environment"]:
                 return super().invoke(ctx)

@@ -144,7 +144,7 @@ def announce(config, seconds, device="cpu", start=None):
         say(f"Note: {note}", err=True)
 
 
-FAR = 4.5  # a learning rate this many times the usual one, or less than its part, is worth a Note
+UNUSUAL = 4.5  # a learning rate this many times the usual one, or less than its part, is worth a Note
 
 
 def usual_rate(config):
@@ -164,7 +164,7 @@ def notes_on(config, seconds, device="cpu"):
         yield f"{config.total} updates are too few to learn from: use --steps {1500 if tuning else 2000}"
     if tuning and config.windows < 4:
         yield f"{config.windows} labelled windows show little of any class: choose a larger --fraction"
-    if not tuning and not (usual := usual_rate(config)) / FAR <= config.lr <= usual * FAR:
+    if not tuning and not (usual := usual_rate(config)) / UNUSUAL <= config.lr <= usual * UNUSUAL:
         update = config.images * config.accumulate
         yield (
             f"a learning rate of {config.lr:g} is far from what {update} images an update usually have with "

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['QUIET', 'Tail', 'as_row', 'read_log', 'pace', 'clock', 'config_of', 'state_of', 'Status', 'status', 'thin', 'line',
-           'blank', 'show_run', 'folder_of', 'ask_to_stop', 'show_windows', 'show_points', 'show_trace']
+           'blank', 'show_run', 'folder_of', 'ask_to_stop', 'show_windows', 'show_trace_points', 'show_trace']
 
 # %% ../../nbs/library/training/watch.ipynb #651e5db0
 import math
@@ -275,7 +275,7 @@ def show_windows(t: dict):
     return show_grid([lambda ax, s=s: one(ax, s) for s in "ab"], cols=2, size=(3, 3))
 
 
-def show_points(t: dict):
+def show_trace_points(t: dict):
     "SSCCL's matched points on the traced pair that overlaps most, coloured by how alike their features are."
     i = int((t["iou"] * (t["ok"] + 0.01)).argmax())
     alike = t["similarity"][i].numpy()
@@ -305,7 +305,7 @@ def show_trace(run):
     if "boxes_a" in t:
         return show_windows(t)
     if "points_a" in t:
-        return show_points(t)
+        return show_trace_points(t)
     return show_matrix(
         cosine(t["za"], t["zb"]),
         mark={"partner": torch.eye(n, dtype=torch.bool)},
