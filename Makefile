@@ -12,13 +12,14 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test lint tour quick coverage torture fuzz pages bench docs dashboard refresh clean evidence-small evidence-pack evidence judges proof
+.PHONY: help setup lab test lint house tour quick coverage torture fuzz pages bench docs dashboard refresh clean evidence-small evidence-pack evidence judges proof
 
 help:
 	@echo "make lab      set up and open JupyterLab on the tour (this machine only, with a token)"
 	@echo "make tour     the tour without a browser: page, map and figures in runs/tour/"
 	@echo "make test     set up and run everything: lint, every page, export in sync, the suite"
 	@echo "make lint     ruff (rules and format, notebooks too) and mypy"
+	@echo "make house    the counts of the house: sizes, names, circles, annotations, notebooks"
 	@echo "make coverage the quick suite, and the share of lines it runs"
 	@echo "make quick    the suite without pages and browser, under 3 minutes"
 	@echo "make torture  kill training runs at random moments, resume, compare the last bits"
@@ -63,6 +64,9 @@ lint: $(STAMP)
 	@ruff check .
 	@ruff format --check $(WRITTEN)
 	@mypy
+
+house: $(STAMP)
+	@python tests/house.py
 
 coverage: $(STAMP)
 	@python -m pytest -q -n 2 --dist loadfile -m "not browser and not long" --cov --cov-report=term --cov-fail-under=$(FLOOR)

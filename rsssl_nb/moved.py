@@ -105,7 +105,7 @@ NEW_HOMES = {
         "mapping.store": (
             "band_file=band_path keep_band=save_band kept_band=load_band begin=prepare_folder "
             "joined=process_group meet=wait_for_all parts_beside=band_folder Sheet=OutputFile "
-            "as_cog=copy_as_cog assemble ENDINGS=KINDS=OUTPUT_KINDS check_out=check_output draw=write_map"
+            "as_cog=copy_as_cog assemble ENDINGS=OUTPUT_KINDS check_out=check_output draw=write_map"
         ),
         "mapping.tiling": (
             "starts_of=window_starts written=written_blocks plan=plan_windows blend_weights "
