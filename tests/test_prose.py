@@ -106,6 +106,7 @@ def value_of(source, folder=ROOT / "results"):
     "The mean that a comment asks for: `FILE key=value, ... [, less key=value, ...]`."
     name, _, conditions = source.partition(" ")
     rows = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    rows = rows["rows"] if isinstance(rows, dict) else rows
     first, _, second = conditions.partition(", less ")
 
     def wanted(text):
