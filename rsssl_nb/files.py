@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['SEEN', 'part_path', 'write_aside', 'parse_json', 'write_json_lines', 'remove_parts', 'mark', 'refuse_to_replace',
-           'refuse_no_space', 'file_stamp']
+           'refuse_no_space', 'free_memory', 'refuse_no_memory', 'file_stamp']
 
 # %% ../nbs/library/files.ipynb #7da48514
 import json
+import math
 import os
 import re
 import shutil
@@ -110,6 +111,29 @@ def refuse_no_space(place: str | os.PathLike, size: float) -> None:
         raise InputError(
             f"{home} has {free / 1e6:.0f} MB free and up to {size / 1e6:.0f} MB will be written: "
             "make room, or choose another place"
+        )
+
+
+def free_memory() -> float:
+    "Bytes that this process may still take, of the machine and of its control group; infinite where unknown."
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(1024.0 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return math.inf
+    try:
+        group = Path("/sys/fs/cgroup")
+        most, taken = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+    except (OSError, ValueError):  # no such group, or one without a limit
+        return free
+    return min(free, most - taken)
+
+
+def refuse_no_memory(what: str, size: float, cure: str) -> None:
+    "InputError when `what` needs `size` bytes of memory and there are fewer."
+    if size > (free := free_memory()):
+        raise InputError(
+            f"{what} needs {size / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free: {cure}"
         )
 
 

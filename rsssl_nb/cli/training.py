@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -121,8 +122,22 @@ def network(command):
     return command
 
 
+def most_memory(device):
+    "Gigabytes that this process held at most so far, on its GPU or in memory; None where unknown."
+    if str(device).startswith("cuda"):
+        import torch
+
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
 def announce(config, seconds, device="cpu", start=None):
-    """Steps, epochs and a forecast of minutes, before the first step; a Note where the length is unfit.
+    """Steps, epochs and a forecast of minutes and memory, before the first step; Notes where it is unfit.
 
     `start`: the weights that the run starts from, whose match is told.
     """
@@ -137,6 +152,8 @@ def announce(config, seconds, device="cpu", start=None):
     length = f"{config.total} steps, {config.total / config.steps:.3g} epochs"
     windows = f"of {config.samples} windows, {config.images} a step, precision {config.precision}"
     forecast = f"; about {config.total * seconds / 60:.3g} minutes here" if seconds else ""
+    if seconds and (memory := most_memory(device)):
+        forecast += f", in {memory:.2g} GB of memory"
     say(f"{length} {windows}{forecast}")
     if isinstance(config, TuneConfig):
         say(f"{config.windows} windows hold labels to learn from; kept: {config.validation}")

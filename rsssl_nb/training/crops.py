@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..signals import ignore_interrupts
 from .labelled import label_window
+from .windows import LazyBatches
 from ..views.appearance import N_DRAWS, Colour, recolour
 from ..views.geometry import draws, sample, view_affine
 
@@ -142,10 +143,13 @@ def crop_batches(crops: CropSet, batch: int, steps: int, first=0, workers=0, ran
     Of `size` processes, the one of `rank` reads its share. Workers live until the last step.
     """
     share = batch // size
-    starts = [k * batch + rank * share for k in range(first, steps)]
+
+    def numbers(step):
+        return range(step * batch + rank * share, step * batch + (rank + 1) * share)
+
     return DataLoader(
         crops,
-        batch_sampler=[range(start, start + share) for start in starts],
+        batch_sampler=LazyBatches(numbers, first, steps),
         num_workers=workers,
         worker_init_fn=ignore_interrupts,
     )

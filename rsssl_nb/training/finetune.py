@@ -20,6 +20,7 @@ from ..data.passport import like_training, raster_passport
 from ..data.statistics import normalise
 from ..encoders import Encoder, Segmenter
 from ..errors import InputError
+from ..files import refuse_no_memory
 from ..methods.base import At, Step, uniform
 from ..moved import forward
 from ..notebook import in_notebook
@@ -336,6 +337,11 @@ def finetune(
                 precision=precision,
                 channels_last=channels_last,
             )
+        )
+        refuse_no_memory(
+            f"a batch of {config.images} windows of {size} pixels",
+            12.0 * config.images * config.bands * size**2 / world()[1],  # raw, cut and turned, in float32
+            "use a smaller --batch or --size",
         )
         task = Finetuning(config, CropSet(pairs, windows, size, seed), validation)
         task.meta = meta | dict(images=raster_passport(pairs[0][0]))

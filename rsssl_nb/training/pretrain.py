@@ -14,10 +14,11 @@ from typing import Any
 import torch
 
 from ..data.passport import pixel_size, raster_passport
-from ..data.pool import Pool
+from ..data.pool import Pool, refuse_too_many
 from ..data.statistics import normalise
 from ..encoders import Encoder
 from ..errors import InputError
+from ..files import refuse_no_memory
 from ..methods.base import At, Method, Step
 from ..methods.registry import DEFAULTS, method_class, recorded_method
 from ..moved import forward
@@ -290,6 +291,7 @@ def pretrain(
     method_class(method)
     if samples is not None and samples < 1:
         raise ValueError(f"samples {samples} is no number of windows: use 1 or more")
+    refuse_too_many(samples or 0)
     if steps is not None and epochs is not None:
         raise ValueError("give the length in --steps or in --epochs, not in both")
     if steps is not None and steps < 1:
@@ -346,6 +348,11 @@ def pretrain(
         )
     )
 
+    refuse_no_memory(
+        f"a batch of {config.images} windows of {size} pixels",
+        12.0 * config.images * config.bands * size**2 / world()[1],  # raw, and two views, in float32
+        "use a smaller --batch or --size",
+    )
     task = Pretraining(config, pool, probe)
     if start:
         task.origin = other_normalisation(start.meta, config.mean, config.std, init)

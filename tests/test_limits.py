@@ -1,0 +1,119 @@
+"What would take more than there is, or teach nothing, is said before it begins."
+
+import subprocess
+import sys
+import time
+import warnings
+
+import pytest
+import rasterio
+from odd_rasters import noise, plain_write
+from test_attack import SCENE
+from test_cli import good, refused, run
+
+from rsssl_nb.data.raster import open_raster
+from rsssl_nb.data.write import write_scene
+
+SHAPE = ("--steps", 2, "--size", 32, "--width", 8, "--batch", 4, "--device", "cpu")
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory):
+    "The folder of a scene: in/image.tif and labels.tif."
+    home = tmp_path_factory.mktemp("limits")
+    _, labels = write_scene(SCENE, home / "in")
+    labels.rename(home / "labels.tif")
+    return home
+
+
+# --- 7: memory and length
+
+
+@pytest.mark.parametrize("samples", [10_000_001, 10**9, 10**15])
+def test_more_windows_than_memory_holds_are_refused_at_once(scene, tmp_path, samples):
+    began = time.time()
+    line = ("pretrain", scene / "in", *SHAPE, "--out", tmp_path / "out", "--samples", samples)
+    refused(*line, says=[f"samples {samples}", "at most 10000000", "--epochs"])
+    assert time.time() - began < 20 and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["pretrain", "finetune"])
+def test_a_batch_larger_than_the_memory_is_refused(scene, tmp_path, command, monkeypatch):
+    monkeypatch.setattr("rsssl_nb.files.free_memory", lambda: 1e5)
+    lines = dict(
+        pretrain=("pretrain", scene / "in", "--samples", 8),
+        finetune=("finetune", "random", "--images", scene / "in/image.tif", "--labels", scene / "labels.tif")
+        + ("--classes", scene / "labels.tif", "--fraction", 1),
+    )
+    told = refused(
+        *lines[command], *SHAPE, "--out", tmp_path / "out", says=["a batch of 4 windows", "--batch"]
+    )
+    assert "GB of memory" in told.stderr and not (tmp_path / "out").exists()
+
+
+def test_minutes_and_memory_are_said_before_the_first_step(scene, tmp_path):
+    told = good("pretrain", scene / "in", *SHAPE, "--samples", 8, "--out", tmp_path / "out")
+    assert "minutes here, in 0." in told or "minutes here, in 1." in told, told
+    assert "GB of memory" in told
+
+
+def test_a_run_of_a_thousand_million_steps_begins(scene):
+    from rsssl_nb.training.config import Config
+    from rsssl_nb.training.crops import CropSet, crop_batches
+    from rsssl_nb.training.windows import run_loader
+
+    began = time.time()
+    crops = crop_batches(CropSet([], [0, 1, 2], 32, 0), 2, 10**9)
+    config = Config(length=10**9, batch=2, samples=8)
+    loader = run_loader(None, config, 0, 0)
+    assert len(crops.batch_sampler) == len(loader.batch_sampler) == 10**9
+    assert [list(b) for b, _ in zip(crops.batch_sampler, range(3))] == [[0, 1], [2, 3], [4, 5]]
+    wanted = [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
+    assert [list(b) for b, _ in zip(loader.batch_sampler, range(5))] == wanted
+    assert time.time() - began < 5
+
+
+@pytest.mark.parametrize(
+    "side, count, interleave, gigabytes", [(8192, 3, "pixel", "0.3"), (16384, 1, "band", "0.4")]
+)
+def test_a_file_of_one_large_tile_is_named(tmp_path, side, count, interleave, gigabytes):
+    path = tmp_path / "in/large.tif"
+    path.parent.mkdir()
+    shape = dict(width=side, height=side, count=count, dtype="uint8", interleave=interleave, crs="EPSG:32633")
+    tiles = dict(tiled=True, blockxsize=side, blockysize=side, compress="deflate", SPARSE_OK=True)
+    with rasterio.open(path, "w", driver="GTiff", **shape, **tiles, transform=rasterio.Affine.scale(1)):
+        pass
+    assert path.stat().st_size < 2**20
+    words = f"pieces of {side} x {side}, and to read one it is decoded whole, in about {gigabytes} GB"
+    with pytest.warns(UserWarning, match=words):
+        open_raster(path)
+    assert words in run("info", path).output
+    if side == 8192:
+        assert words in run("check", path.parent).output
+
+
+@pytest.mark.parametrize("tiles", [{}, dict(tiled=True, blockxsize=256, blockysize=256)])
+def test_a_file_of_small_pieces_is_not_named(tmp_path, tiles):
+    path = plain_write(tmp_path / "a.tif", noise(3, 300, 300), **tiles)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        open_raster(path)
+
+
+FULL = """
+import resource, sys
+from rsssl_nb.__main__ import main
+import torch, rsssl_nb.training.engine
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)),) * 2)
+main()
+"""
+
+
+@pytest.mark.parametrize("limit, name", [(50_000, "step-00000002.pt"), (300_000, "step-00000002.pt")])
+def test_a_disk_that_is_full_at_a_checkpoint_is_a_sentence(scene, tmp_path, limit, name):
+    line = ("pretrain", scene / "in", *SHAPE, "--samples", 8, "--out", tmp_path / "out")
+    words = [sys.executable, "-c", FULL, str(limit), *map(str, line)]
+    found = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert found.returncode == 2 and "Traceback" not in found.stderr, found.stderr
+    assert name in found.stderr and "Error: :" not in found.stderr
+    assert not list((tmp_path / "out").rglob("*.part*"))
