@@ -7,6 +7,7 @@ import sys
 import torch
 from measure import Sides, growth, main, question
 
+from rsssl_nb.training.device import freed_memory_kept
 from rsssl_nb.views.appearance import blur
 from rsssl_nb.views.geometry import coordinate_ramp, crop_boxes
 from rsssl_nb.views.pairs import Plan, two_views
@@ -181,4 +182,5 @@ def side(at):
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with freed_memory_kept("cpu"):  # as in a run; both sides have it
+        sys.exit(main())

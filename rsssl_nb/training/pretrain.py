@@ -196,7 +196,7 @@ def digest(state: dict) -> str:
     return found.hexdigest()[:12]
 
 
-LEARNS = 2000  # updates that an encoder needs at the least to learn something worth having
+LEARNS = 2000  # updates at the least: our choice, which no measurement supports yet
 
 
 def default_length(samples: int, batch: int) -> int:
