@@ -450,6 +450,53 @@ def test_points_by_click_and_by_keys(lab):
     assert lab.wrong == []
 
 
+def test_suggest_and_find_alike_by_their_buttons(lab):
+    box, name = explorer(lab, "matches"), "matches"
+    cross = box.locator(".rsssl-boxes > svg").last
+    cross.focus()
+    cross.press("Enter")
+    until(lambda: still(lab, name)["canvas"]["points"], "Enter set no point")
+    was, seen = still(lab, name), image_of(box)
+    box.get_by_role("button", name="Find alike in all images").click()
+    until(lambda: "places alike in 1 of 1 images" in lab.state(name)["note"], "nothing was searched", 120)
+    now = still(lab, name)
+    assert now["picture"] != was["picture"] and now["trouble"] == ""
+    until(lambda: image_of(box) != seen, "the page does not show what was found")
+    box.get_by_text("places alike in 1 of 1 images").wait_for()
+    shoot(lab, box, "matches-alike")
+
+    box, name = explorer(lab, "labels"), "labels"
+    cross = box.locator(".rsssl-boxes > svg").last
+    cross.focus()
+    until(
+        lambda: cross.press("Backspace") or not still(lab, name)["canvas"]["points"],
+        "Backspace does not take all points away",
+    )
+    keys = ["ArrowLeft", "ArrowUp"] * 28  # to a corner that only one of the four windows holds
+    for kind, moves in (("field", keys), ("roof", ["ArrowRight"] * 3)):
+        labelled(box, ".widget-dropdown", "click").locator("select").select_option(label=kind)
+        until(lambda: f"next: {kind}" in cross.get_attribute("aria-label"), "the class was not chosen")
+        cross.focus()
+        for key in (*moves, "Enter"):
+            cross.press(key)
+    until(lambda: len(still(lab, name)["canvas"]["points"]) == 2, "Enter set no points")
+    places = [still(lab, name)["place"]]
+    for i, (button, ranking) in enumerate(
+        (("Suggest: least sure", "entropy"), ("Suggest: least like", "coverage")), 1
+    ):
+        was, seen = still(lab, name), image_of(box)
+        box.get_by_role("button", name=button).click()
+        until(lambda: f"window {i} by {ranking}" in lab.state(name)["note"], f"{button} said nothing", 120)
+        now = until(
+            lambda: (s := still(lab, name))["picture"] != was["picture"] and s, f"{button} drew nothing"
+        )
+        assert now["place"] not in places and now["trouble"] == ""
+        places.append(now["place"])
+        until(lambda: image_of(box) != seen, f"{button}: the page shows the old window")
+        shoot(lab, box, f"labels-suggested-{ranking}")
+    assert lab.wrong == []
+
+
 def test_the_window_is_moved_on_the_overview(lab):
     box = explorer(lab, "regions")
     overview, was = box.locator(".rsssl-boxes").first, still(lab, "regions")
