@@ -9,13 +9,17 @@ pixels go, mean over all shares; lower is better. For RELAX the number is the em
 for factors how much of a part's direction the view holds, over all parts, each erased by its own map: where
 the part lay (`erasure_there`), and anywhere (`erasure`; a part that codes flat ground grows as pixels go).
 Controls: random maps as smooth as RELAX's masks and, for RELAX, scattered pixels. Randomisation: rank
-agreement of maps with those of a copy whose layers are all drawn anew, beside that of two draws of the same
-network. Intervals are Student's, 95 %, over the views.
+agreement of maps with those of eight copies whose layers are all drawn anew, less than that of two draws of
+masks of the same network (`randomisation_changes`); and beside that of the copies among themselves: a map
+that training has shaped stands apart from them (`apart_from_randomised` above 0), and one of an untrained
+network, which is one of them, must not. Intervals are Student's, 95 %, over the views; that of the last over
+the copies.
 """
 
 import argparse
 import json
 import time
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +40,7 @@ from rsssl_nb.explain.relax import likeness_to_itself, random_masks, relax
 from rsssl_nb.files import write_aside
 from rsssl_nb.weights import load, shipped
 
-VIEWS, SIZE, MASKS, PARTS, STEPS = 10, 96, 500, 4, 16
+VIEWS, SIZE, MASKS, PARTS, STEPS, COPIES = 10, 96, 500, 4, 16, 8
 ROWS = Path(__file__).parents[1] / "results/seeing.json"
 
 
@@ -70,17 +74,43 @@ def smooth_maps(seed):
     return random_masks(VIEWS, (SIZE, SIZE), seed=seed)
 
 
-def drawn_anew(encoder):
-    "A copy of an encoder whose layers are all drawn anew."
-    return randomised(encoder, (*reversed(LAYERS), "conv1"))
+def relax_of(encoder, views, seed):
+    "RELAX's importance (views, H, W) under the masks of a seed."
+    masks = random_masks(MASKS, (SIZE, SIZE), seed=seed)
+    return relax(likeness_to_itself(encoder, views), views, masks).importance
 
 
-def randomisation(same, other):
-    "The two agreements (views,) in words: of two draws of one network, and with a randomised one."
+def parts_of(encoder, views, seed):
+    "The parts (views, k, h, w) of an encoder's features, from the beginning of a seed."
+    return factorise(dense_features(encoder, views), PARTS, seed=seed).parts
+
+
+def randomisation(encoder, views, maps_of, alike):
+    """Agreement of a network's maps with themselves, with those of copies drawn anew, and of those copies.
+
+    `maps_of(encoder, views, seed)`: maps by a draw of masks or of a beginning; the same masks would agree by
+    their common noise. `alike(a, b)`: the agreement (views,) of two. `apart_from_randomised`: how much less
+    the network agrees with the copies than each of them with the others, with Student's interval for one
+    more network of their kind, so that it holds 0 unless the network is of another kind.
+    """
+    own = maps_of(encoder, views, 0)
+    same = alike(own, maps_of(encoder, views, 7))
+    layers = (*reversed(LAYERS), "conv1")
+    copies = [maps_of(randomised(encoder, layers, k), views, 8 + k) for k in range(COPIES)]
+    other = torch.stack([alike(own, copy) for copy in copies]).mean(0)
+    table = torch.zeros(COPIES, COPIES)
+    for i, j in combinations(range(COPIES), 2):
+        table[i, j] = table[j, i] = alike(copies[i], copies[j]).mean()
+    among = table.sum(1) / (COPIES - 1)
+    gap = float(among.mean() - other.mean())
+    half = float(student.ppf(0.975, COPIES - 1) * among.std() * (1 + 1 / COPIES) ** 0.5)
     return dict(
+        copies=COPIES,
         agreement_again=round(float(same.mean()), 3),
         agreement_randomised=round(float(other.mean()), 3),
+        agreement_among_randomised=round(float(among.mean()), 3),
         randomisation_changes=difference(same, other),
+        apart_from_randomised=[round(v, 4) for v in (gap, gap - half, gap + half)],
     )
 
 
@@ -97,10 +127,6 @@ def judge_relax(encoder, views):
 
     own, pixels = area(found), area(scattered)
     control = torch.stack([area(smooth_maps(100 + k)) for k in range(4)]).mean(0)
-    fresh = random_masks(MASKS, (SIZE, SIZE), seed=7)  # the same masks would agree by their common noise
-    other = drawn_anew(encoder)
-    again = relax(scalar, views, fresh).importance
-    changed = relax(likeness_to_itself(other, views), views, fresh).importance
     return dict(
         map="relax",
         seconds_a_view=round(seconds, 2),
@@ -109,7 +135,7 @@ def judge_relax(encoder, views):
         scattered_random=round(float(pixels.mean()), 4),
         less_smooth=difference(own, control),
         less_scattered=difference(own, pixels),
-        **randomisation(agreement(found, again), agreement(found, changed)),
+        **randomisation(encoder, views, relax_of, agreement),
     )
 
 
@@ -160,9 +186,7 @@ def judge_factors(encoder, views):
         control = torch.stack([left([smooth_maps(100 + k)] * PARTS, there) for k in range(4)]).mean(0)
         row |= {name: round(float(ours.mean()), 4), f"{name}_random": round(float(control.mean()), 4)}
         row[f"{name}_less_random"] = difference(ours, control)
-    again = factorise(features, PARTS, seed=7).parts
-    changed = factorise(dense_features(drawn_anew(encoder), views), PARTS, seed=7).parts
-    return row | randomisation(matched_agreement(found.parts, again), matched_agreement(found.parts, changed))
+    return row | randomisation(encoder, views, parts_of, matched_agreement)
 
 
 def keep(new):
