@@ -716,3 +716,51 @@ def test_few_labels_in_a_large_mosaic_are_all_learnt_from(tmp_path):
         windows = labelled_windows(pairs, 64, fraction)
         held = [(y[b : b + 64, a : a + 64] != 255).any() for _, a, b in windows]
         assert windows and all(held)
+
+
+# --- D, E, F: explorers compare, score takes a nodata value, a turned TIFF is named
+
+
+@pytest.mark.parametrize("name", NOTES)
+def test_an_explorer_of_other_images_says_what_differs(learnt, name):
+    from rsssl_nb.widgets.ground import open_ground
+    from rsssl_nb.widgets.networks import open_for, open_network
+
+    ground = open_ground(learnt / f"{name}.tif")
+    for _ in range(2):  # told once, and again for another image
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            opened = open_for(ground, str(learnt / "seg"))
+        wanted = NOTES[name] if not _ else []
+        said = [str(w.message) for w in said]
+        assert len(said) == len(wanted) and all(any(note in text for text in said) for note in wanted), said
+    assert opened[0] is open_network(str(learnt / "seg"), 3)[0]
+
+
+@pytest.mark.parametrize("dtype, value", [("uint8", 0), ("int16", -7), ("float32", -9999)])
+def test_score_takes_the_value_for_no_label(tmp_path, dtype, value):
+    y = land(1)
+    truth = y.astype(dtype) if value else (y + 1).astype(dtype)
+    truth[:32] = value
+    path = put(tmp_path / "labels/a.tif", truth)
+    classes_file(tmp_path / "labels/classes.json", first=int(not value))
+    mapped = a_map(tmp_path / "map.tif", y)
+    assert "none of the 3 classes" in run("score", mapped, path, code=2)
+    out = run("score", mapped, path, "--nodata", value)
+    assert "OA 1.000" in out and f"{32 * 128} ignored" in out
+    assert "declared nodata" in run("score", mapped, path, "--nodata", 2, code=2)
+    assert "cannot occur" in run("score", mapped, put(tmp_path / "labels/b.tif", y), "--nodata", -5, code=2)
+
+
+@pytest.mark.parametrize("turn", [3, 6, 8])
+@pytest.mark.parametrize("big", [False, True])
+def test_a_turned_tiff_is_named(tmp_path, turn, big):
+    tifffile = pytest.importorskip("tifffile")
+    picture = np.ascontiguousarray(paint(land()).transpose(1, 2, 0))
+    tags = [(274, "H", 1, turn, True)]
+    tifffile.imwrite(tmp_path / "a.tif", picture, bigtiff=big, photometric="rgb", extratags=tags)
+    with pytest.warns(UserWarning, match=f"EXIF orientation {turn}"):
+        open_raster(tmp_path / "a.tif")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        open_raster(put(tmp_path / "b.tif", paint(land()), bigtiff="YES" if big else "NO"))

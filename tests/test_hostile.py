@@ -416,3 +416,40 @@ def test_links_where_an_archive_is_kept_are_not_followed(tmp_path):
     with pytest.raises(Exception, match="localhost|invalid|connection|refused"):
         resuming(part, 10, False)("http://localhost:1/x", tmp_path / "x", None)
     assert not part.is_symlink() and (tmp_path / "theirs/a").read_text() == "mine"
+
+
+# --- rows of judges
+
+
+def test_judge_writes_its_rows_whole_and_over_nothing(tmp_path, monkeypatch):
+    from rsssl_nb.evaluation import judges
+
+    theirs = tmp_path / "theirs.json"
+    theirs.write_text("mine")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+
+    def never(*_):
+        raise AssertionError("the judges were asked before the place was looked at")
+
+    monkeypatch.setattr(judges, "open_encoder", never)
+    refuses("judge", "shipped:simclr-20", "--out", theirs, names="--force")
+    refuses("judge", "shipped:simclr-20", "--out", folder, names="is a folder")
+    assert theirs.read_text() == "mine"
+
+
+def test_judge_follows_no_link_and_writes_no_nan(tmp_path, monkeypatch):
+    from rsssl_nb.evaluation import judged, judges
+    from rsssl_nb.files import part_path
+
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    out = tmp_path / "rows.json"
+    part_path(out).symlink_to(victim)
+    monkeypatch.setattr(judges, "judge_encoders", lambda *_: [dict(oa=float("nan"))])
+    monkeypatch.setattr(judged, "as_table", lambda _: "table")
+    code, said = spoken(
+        "judge", "shipped:simclr-20", "--tiles", 2, "--labels", 2, "--adapt-bands", "--out", out
+    )
+    assert code == 0 and json.loads(out.read_text()) == [dict(oa=None)], said
+    assert victim.read_text() == "mine" and not out.is_symlink()

@@ -30,9 +30,10 @@ from rsssl_nb.errors import InputError
     help="Adapt the first convolution of an encoder of other bands to the images'.",
 )
 @click.option("--out", type=PATH, help="Also write the rows, with intervals and classes, as JSON.")
+@force
 @seed
 @device
-def judge(encoders, scenes, size, labels, tiles, frame, adapt_bands, out, seed, device):
+def judge(encoders, scenes, size, labels, tiles, frame, adapt_bands, out, force, seed, device):
     """Judge ENCODERS by frozen features: scene classes and pixels of mosaics, from few labels.
 
     Pixels alone (bands, colour statistics) and an untrained encoder of the same architecture stand beside
@@ -40,8 +41,13 @@ def judge(encoders, scenes, size, labels, tiles, frame, adapt_bands, out, seed, 
     """
     from rsssl_nb.evaluation.judged import as_table
     from rsssl_nb.evaluation.judges import judge_encoders, open_encoder, standard_judges
+    from rsssl_nb.files import refuse_no_space, write_aside
     from rsssl_nb.training.device import pick_device
+    from rsssl_nb.training.record import null_for_nan
 
+    if out:
+        refuse_taken_file(out, "--out", force)
+        refuse_no_space(out, 2**20)
     device = pick_device(device)
     opened = {source: open_encoder(source) for source in encoders}
     judges = standard_judges(scenes, size, labels or None, tiles, seed, frame)
@@ -58,8 +64,17 @@ def judge(encoders, scenes, size, labels, tiles, frame, adapt_bands, out, seed, 
     rows = judge_encoders(judges, {source: e.to(device) for source, e in opened.items()}, seed)
     say(as_table(rows))
     if out:
-        out.write_text(json.dumps(rows, indent=1))
+        text = json.dumps(null_for_nan(rows), indent=1)
+        write_aside(out, lambda aside: aside.write_text(text, encoding="utf-8"))
         say(f"wrote {out}")
+
+
+def refuse_taken_file(path, option, force):
+    "InputError when the file that an option names is a folder, or is there already, unless `force`."
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: give {option} a file name in it")
+    if path.exists() and not force:
+        raise InputError(f"{path} exists: choose another name for {option}, or replace it with --force")
 
 
 @main.command()
@@ -74,8 +89,11 @@ def judge(encoders, scenes, size, labels, tiles, frame, adapt_bands, out, seed, 
 )
 @click.option("--csv", "as_csv", type=PATH, help="Also write the confusion matrix as CSV.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, undefined scores as null.")
+@click.option(
+    "--nodata", type=float, metavar="VALUE", help="The labels' value for no label, whatever they declare."
+)
 @force
-def score(predicted, labels, classes, sample, as_csv, as_json, force):
+def score(predicted, labels, classes, sample, as_csv, as_json, nodata, force):
     """Score the label map MAP against LABELS on the same grid; or several maps, or a folder of them, against
     the folder LABELS with files of the same names, all in one confusion matrix.
     """
@@ -83,11 +101,11 @@ def score(predicted, labels, classes, sample, as_csv, as_json, force):
     from rsssl_nb.evaluation.scores import confusion_rows, score_rasters
     from rsssl_nb.files import write_aside
 
-    if as_csv and as_csv.exists() and not force:
-        raise ValueError(f"{as_csv} exists: choose another name for --csv, or replace it with --force")
+    if as_csv:
+        refuse_taken_file(as_csv, "--csv", force)
     maps = predicted[0] if len(predicted) == 1 else list(predicted)
     known = read_classes(classes) if classes else None
-    found = score_rasters(maps, labels, known, sample, progress=not as_json)
+    found = score_rasters(maps, labels, known, sample, progress=not as_json, nodata=nodata)
     if not found["pixels"]:
         raise ValueError(
             f"{labels} has no labelled pixel where {' '.join(map(str, predicted))} has a class: there is "

@@ -6,12 +6,13 @@
 __all__ = ['SUFFIXES', 'CURES', 'DRIVERS', 'PROJ_CURE', 'OPEN', 'png_is_complete', 'driver_of', 'is_remote', 'refuse_remote',
            'refuse_foreign_overviews', 'find_rasters', 'allow_no_georeference', 'clear_last_error', 'proj_is_foreign',
            'explained', 'small_cache', 'open_handle', 'rasterize_polygons', 'reproject_polygon', 'to_degrees',
-           'unread_parts', 'parse_crs', 'horizontal_crs', 'same_crs', 'crs_name']
+           'tiff_orientation', 'unread_parts', 'parse_crs', 'horizontal_crs', 'same_crs', 'crs_name']
 
 # %% ../../nbs/library/data/gdal.ipynb #50a62fe0
 import math
 import os
 import re
+import struct
 import threading
 import warnings
 from collections import OrderedDict
@@ -289,6 +290,27 @@ def to_degrees(crs: str, xs: tuple, ys: tuple) -> tuple:
         return transform(crs, "EPSG:4326", list(xs), list(ys))
 
 
+def tiff_orientation(path: str | os.PathLike) -> int:
+    "How a TIFF's first picture is turned, by its tag Orientation, which GDAL does not tell; 1 is upright."
+    with open(path, "rb") as file:
+        head = file.read(16)
+        order = "<" if head[:2] == b"II" else ">"
+        is_big = head[2:4] in (b"+\0", b"\0+")
+        count, entry, first = ("Q", "HHQQ", 8) if is_big else ("H", "HHII", 4)
+        try:
+            file.seek(struct.unpack_from(order + ("Q" if is_big else "I"), head, first)[0])
+            n = struct.unpack(order + count, file.read(struct.calcsize(order + count)))[0]
+            size = struct.calcsize(order + entry)
+            entries = file.read(min(n, 4096) * size)
+            for at in range(0, len(entries) - size + 1, size):
+                tag, kind, _, _ = struct.unpack_from(order + entry, entries, at)
+                if tag == 274 and kind == 3:
+                    return struct.unpack_from(order + "H", entries, at + size - (8 if is_big else 4))[0]
+        except (struct.error, OSError, OverflowError):
+            pass
+    return 1
+
+
 def unread_parts(file, path: str | os.PathLike) -> list[str]:
     "A sentence for each thing that an open file holds and that is not read: pages, a turn, control points."
     found = []
@@ -299,6 +321,8 @@ def unread_parts(file, path: str | os.PathLike) -> list[str]:
             f"gdalbuildvrt -separate x.vrt {pages[0]} {pages[1]} ..., then gdal_translate x.vrt stack.tif"
         )
     turn = str(file.tags().get("EXIF_Orientation") or file.tags(ns="EXIF").get("EXIF_Orientation") or "1")
+    if file.driver == "GTiff" and Path(path).is_file():
+        turn = str(tiff_orientation(path))
     if turn.strip() not in ("1", "0"):
         found.append(
             f"{path}: the camera says that the picture is turned (EXIF orientation {turn}); it is read as "

@@ -11,7 +11,7 @@ __all__ = ['pack_rgb', 'Classes', 'check_classes', 'palette_of', 'whole_code', '
 import os
 import unicodedata
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -337,7 +337,11 @@ def declared_nodata(raw: np.ndarray, raster: Raster) -> np.ndarray:
 
 
 def read_labels(
-    source: object, classes: Classes, like: Raster | None = None, tolerate: float = 0.0
+    source: object,
+    classes: Classes,
+    like: Raster | None = None,
+    tolerate: float = 0.0,
+    nodata: float | None = None,
 ) -> np.ndarray:
     """Labels as uint8 (H, W): class numbers, and 255 where nothing counts.
 
@@ -345,11 +349,17 @@ def read_labels(
     class numbers (H, W), or of colours (3, H, W), translated through `classes`. `like`: the image's
     Raster. Another size, CRS or grid, and values or colours outside the classes, raise InputError with
     both names or the share; up to the share `tolerate` they are 255, with a warning.
+    `nodata`: the value for no label, whatever a file declares.
     """
     is_file = isinstance(source, (str, os.PathLike))
     raster = open_raster(source, alpha="mask", labels=True) if is_file else open_array(source)
     if like is not None:
         check_grid(raster, like)
+    if nodata is not None:
+        value = usable_nodata(nodata, raster.dtype)
+        if value is None:
+            raise InputError(f"{raster.name} holds {raster.dtype}, in which {nodata:g} cannot occur")
+        raster = replace(raster, nodata=value, nodatas=(value,) * raster.bands)
     if raster.bands not in (1, 3):
         raise InputError(
             f"{raster.name} has {raster.bands} bands: labels have one, of class numbers, or three, of colours"

@@ -186,7 +186,7 @@ def map_and_labels(predicted, labels) -> list[tuple]:
     return pair_labels(predicted, labels)
 
 
-def count_pair(predicted, labels, classes) -> tuple[tuple, np.ndarray, np.ndarray, int]:
+def count_pair(predicted, labels, classes, nodata=None) -> tuple[tuple, np.ndarray, np.ndarray, int]:
     """Of a map and its labels: class names, confusion matrix, the map's pixels by class, all pixels.
 
     InputError for another size, CRS or unknown values.
@@ -196,7 +196,7 @@ def count_pair(predicted, labels, classes) -> tuple[tuple, np.ndarray, np.ndarra
         raise InputError(f"{predicted} has {image.bands} bands: a label map has one")
     own, theirs = score_classes(predicted, labels, classes)
     names, numbers = match_classes(own, theirs, str(predicted), str(labels))
-    truth = read_labels(labels, theirs, image)
+    truth = read_labels(labels, theirs, image, nodata=nodata)
     shown = numbers[read_labels(predicted, own)]
     mapped = np.bincount(shown[shown != 255], minlength=len(names))
     return names, confusion(truth, shown, len(names)), mapped, truth.size
@@ -212,7 +212,12 @@ def pixel_hectares(raster: Raster) -> float | None:
 
 
 def score_rasters(
-    predicted, labels: str | Path, classes=None, sample: bool = False, progress: bool = False
+    predicted,
+    labels: str | Path,
+    classes=None,
+    sample: bool = False,
+    progress: bool = False,
+    nodata: float | None = None,
 ) -> dict:
     """The scores of label map files against label files on the same grids, class by class of one name.
 
@@ -223,6 +228,7 @@ def score_rasters(
     `sample`: the labelled pixels were drawn at random within each class of the map, others are unlabelled;
     then `adjusted` holds overall, producer's and user's accuracy and the class areas as [value, half width of
     the 95 % interval], weighted by the class areas of the whole maps (page `evaluation/areas`), and `unit`.
+    `nodata`: the labels' value for no label, whatever they declare.
     InputError for another size, CRS or unknown values.
     """
     pairs = map_and_labels(predicted, labels)
@@ -231,7 +237,7 @@ def score_rasters(
     names, table, areas, pixels, files = [], np.zeros((0, 0), np.int64), np.zeros(0), 0, {}
     with progress_bar(len(pairs), 0, progress and len(pairs) > 1, unit="map") as bar:
         for i, (one, its_labels) in enumerate(pairs):
-            found, counts, mapped, size = count_pair(one, its_labels, classes)
+            found, counts, mapped, size = count_pair(one, its_labels, classes, nodata)
             names += [name for name in found if name not in names]
             at = [names.index(name) for name in found]
             spare = len(names) - len(table)

@@ -28,7 +28,7 @@ from ..views.peaks import count_regions, enlarged, peak_boxes
 from .boxes import boxes, checked_boxes
 from .explorer import Explorer
 from .ground import Ground, window_corners
-from .networks import embedded_rows, network_menu, open_network
+from .networks import embedded_rows, network_menu, open_for
 from .pictures import colour_key, show_over, show_row, shrink_axes
 
 # %% ../../nbs/explore/explorers.ipynb #0000000b
@@ -125,7 +125,7 @@ def explore_temperature(source=None, networks=(), n: int = 16, size: int = 64, l
     """
 
     def look(ground, _, network, batch):
-        return see_batch(ground, *open_network(network, ground.raster.bands), n, size, batch)
+        return see_batch(ground, *open_for(ground, network), n, size, batch)
 
     controls = dict(
         tau=(0.02, 2.0, 0.02), anchor=(0, 2 * n - 1), network=network_menu(networks), batch=(0, 20)
@@ -322,7 +322,7 @@ def explore_regions(source=None, networks=(), window: int = 256, labels=None, n:
     """
 
     def look(ground, place, network):
-        return see_guide(ground, place, *open_network(network, ground.raster.bands), n)
+        return see_guide(ground, place, *open_for(ground, network), n)
 
     controls = dict(
         threshold=(0.0, 0.99, 0.01),
@@ -418,7 +418,7 @@ def explore_negatives(source=None, networks=(), n: int = 16, size: int = 64, lab
     """
 
     def look(ground, _, network, batch):
-        return see_batch(ground, *open_network(network, ground.raster.bands), n, size, batch)
+        return see_batch(ground, *open_for(ground, network), n, size, batch)
 
     controls = dict(
         anchor=(0, 2 * n - 1),

@@ -44,7 +44,7 @@ from .boxes import boxes, checked_boxes
 from .explorer import Explorer
 from .explorers import STILL
 from .ground import Ground, window_corners
-from .networks import embedded_rows, network_menu, open_network
+from .networks import embedded_rows, network_menu, open_for
 from .pictures import show_over, show_row, shrink_axes
 from .places import find_alike, show_alike, suggestions
 
@@ -148,7 +148,7 @@ def explore_matches(source=None, networks=(), window: int = 256) -> Explorer:
     canvas = boxes(None, most=1, names=[""], label="view a: click a place, or use the arrow keys and Enter")
 
     def look(ground, place, network, view):
-        return see_match(ground, place, *open_network(network, ground.raster.bands), view)
+        return see_match(ground, place, *open_for(ground, network), view)
 
     def draw(seen, points, around):
         common = overlap(seen["pair"])[0][0].tolist()
@@ -260,11 +260,11 @@ def explore_saliency(source=None, networks=(), window: int = 256, labels=None) -
 
     @lru_cache(maxsize=1)
     def question(ground, place, network, about, klass, box):
-        opened = open_network(network, ground.raster.bands)
+        opened = open_for(ground, network)
         return saliency_question(ground, place, *opened, about, klass, box, company)
 
     def look(ground, place, how, layer, about, klass, network, boxes, stop):
-        names = getattr(open_network(network, ground.raster.bands)[0], "classes", ground.names)
+        names = getattr(open_for(ground, network)[0], "classes", ground.names)
         if about == "class" and klass >= max(1, len(names)):
             raise InputError(
                 f"class {klass} is not one of {len(names)} ({', '.join(names)}): choose a smaller number"
@@ -297,7 +297,7 @@ def see_dense(ground: Ground, place: tuple[int, int, int], networks: Sequence) -
     Gives image, dense maps [(D, h, w)] of each network, truth, corner, and elsewhere, a function that gives
     the feature of a point outside the window.
     """
-    opened = [open_network(n, ground.raster.bands) for n in networks]
+    opened = [open_for(ground, n) for n in networks]
     size, raster = place[2], ground.raster
 
     def maps(corner):

@@ -22,7 +22,7 @@ from ..explain.attribution import encoder_of
 from ..explain.factors import Place, feature_of_pixel, places_alike
 from ..explain.neighbours import PointModel, dense_features
 from ..mapping.tiling import plan_windows
-from .networks import open_network
+from .networks import open_for
 
 # %% ../../nbs/library/widgets/places.ipynb #53246624
 MOST_WINDOWS = 64  # that a suggestion chooses from
@@ -97,7 +97,7 @@ class Suggester:
         if self.known == (explorer.opened_image, size):
             return
         ground = explorer.ground
-        net, mean, std = open_network(self.network, ground.raster.bands)
+        net, mean, std = open_for(ground, self.network)
         self.corners = candidate_windows(ground.raster, size)
         windows = (ground.ready(ground.pixels(x, y, size)[None], mean, std) for x, y in self.corners)
         self.maps = torch.cat([dense_features(net, window) for window in windows])
@@ -142,7 +142,7 @@ def find_alike(explorer, network, k: int = 6) -> str:
         raise InputError("no place is clicked: click one on the image, then search")
     point = tuple(points[-1][:2])
     ground, size = explorer.ground, explorer.place()[2]
-    net, mean, std = open_network(network, ground.raster.bands)
+    net, mean, std = open_for(ground, network)
     mean = (ground.mean if mean is None else mean).flatten()
     std = (ground.std if std is None else std).flatten()
     encoder = encoder_of(net)
