@@ -179,6 +179,11 @@ def notes_on(config, seconds, device="cpu"):
     few = 100 if tuning else 200
     if config.total < few:
         yield f"{config.total} updates are too few to learn from: use --steps {1500 if tuning else 2000}"
+    if not tuning and config.images == 1:
+        yield (
+            "in a batch of one no image has another to differ from: contrastive losses stay 0; "
+            "use a larger --batch, and more --samples"
+        )
     if tuning and config.windows < 4:
         yield f"{config.windows} labelled windows show little of any class: choose a larger --fraction"
     if not tuning and not (usual := usual_rate(config)) / UNUSUAL <= config.lr <= usual * UNUSUAL:
@@ -282,12 +287,6 @@ def pretrain(
     note = make_method(method, Encoder(width=8), settings(options)).note(kw["epochs"] or Config.epochs)
     if is_first():
         say(f"{size} process{'es' if size > 1 else ''}, {method}" + (f"; {note}" if note else ""))
-    if is_first() and kw["batch"] == 1:
-        say(
-            "Note: in a batch of one no image has another to differ from: contrastive losses stay 0; "
-            "use a larger --batch",
-            err=True,
-        )
     if deterministic:
         be_deterministic()
     probe = watch_by(probe_images, probe_labels, kw)

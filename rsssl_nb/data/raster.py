@@ -27,7 +27,7 @@ from rsssl_nb.data.gdal import (
     to_degrees,
     unread_parts,
 )
-from .nodata import ASSUMED, nodata_mask, nodata_to_nan, usable_nodata
+from .nodata import ASSUMED, nodata_mask, nodata_to_nan, tell_far_values, usable_nodata
 from ..errors import InputError
 from ..files import file_stamp
 from ..moved import forward
@@ -134,6 +134,8 @@ class Raster:
         except Exception as error:
             with explained(self.path, "read"):
                 raise error
+        if gone is not None and gone.any():
+            tell_far_values(self.name, raw, self.nodatas)
         if self.area:
             gone |= outside_area(self.area, x0, y0, x1, y1, *raw.shape[1:])
         return raw, gone

@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['moments', 'mean_and_square', 'mean_and_deviation', 'part_of_overview', 'raster_moments', 'band_statistics',
-           'normalise', 'image_statistics']
+           'tell_flat_bands', 'normalise', 'image_statistics']
 
 # %% ../../nbs/library/data/statistics.ipynb #3f1c0e4c
+import warnings
+
 import numpy as np
 
 from .raster import Raster, overview
-from ..notebook import progress_bar
+from ..notebook import Note, progress_bar
 
 # %% ../../nbs/library/data/statistics.ipynb #075eb62b
 def moments(values: np.ndarray, shift: np.ndarray) -> np.ndarray:
@@ -91,6 +93,17 @@ def band_statistics(pool, samples: int = 256, progress: bool = False) -> tuple[n
     return mean_and_deviation(sums, shift)
 
 # %% ../../nbs/library/data/statistics.ipynb #9ce9774f
+def tell_flat_bands(mean, std, where: str) -> None:
+    "A Note where bands have no spread about their mean (C,): `where` tells which images these are."
+    flat = [i for i, (m, s) in enumerate(zip(mean, std), 1) if s <= 1e-6 * abs(m)]
+    if not flat:
+        return
+    told = f"band{'s' * (len(flat) > 1)} {', '.join(map(str, flat))}"
+    told = "every band" if len(flat) == len(mean) else told
+    text = f"{told} of {where} holds one value in all windows looked at: nothing can be learnt from that"
+    warnings.warn(text.replace("holds", "hold") if told.startswith("bands") else text, Note, stacklevel=3)
+
+
 def normalise(images, mean, std):
     """Images with zero mean and unit deviation per band, and 0 where a pixel is NaN (nodata); a tensor.
 

@@ -17,7 +17,7 @@ from torch import nn
 
 from ..data.gdal import small_cache
 from ..data.passport import like_training, raster_passport
-from ..data.statistics import normalise
+from ..data.statistics import normalise, tell_flat_bands
 from ..encoders import Encoder, Segmenter
 from ..errors import InputError
 from ..files import refuse_no_memory
@@ -318,6 +318,8 @@ def finetune(
             group[:] = [(raster, labels) for raster, (_, labels) in zip(alike, group)]
         torch.manual_seed(seed)
         model = build_segmenter(start, meta, pairs, windows, size, found, mode)
+        some = choose(windows, min(1.0, 16 / len(windows)))
+        tell_flat_bands(*window_statistics(pairs, some, size), pairs[0][0].name)
         shape |= {name: meta[name] for name in ("encoder", "width", "stride")}
         precision, channels_last = settle_precision(kept, precision, channels_last, device, meta["width"])
         config = check_config(

@@ -15,7 +15,7 @@ import torch
 
 from ..data.passport import pixel_size, raster_passport
 from ..data.pool import Pool, refuse_too_many
-from ..data.statistics import normalise
+from ..data.statistics import normalise, tell_flat_bands
 from ..encoders import Encoder
 from ..errors import InputError
 from ..files import refuse_no_memory
@@ -317,6 +317,7 @@ def pretrain(
     width = width or (found or Config()).width
     stride = network_stride(encoder, pool.bands, stride or (found.stride if found else None))
     mean, std = pool.statistics(progress=progress and world()[0] == 0)
+    tell_flat_bands(mean, std, pool.rasters[0].name)
     samples = samples or pool.default_samples()
     length, epochs = run_length(steps, epochs, samples, batch, kept)
     precision, channels_last = settle_precision(kept, precision, channels_last, device, width)
