@@ -60,13 +60,14 @@ def window_nce(
     negatives. 0, with a gradient, when no window is valid or none has a negative.
     """
     B, n, d = za.shape
-    z, ok = stack(za.reshape(-1, d), zb.reshape(-1, d)), valid.reshape(-1).repeat(2)
-    owner = torch.arange(B, device=z.device).repeat_interleave(n).repeat(2)
+    z = stack(za.reshape(-1, d), zb.reshape(-1, d))
+    ok = valid.reshape(-1).repeat(2)
+    image = torch.arange(B, device=z.device).repeat_interleave(n).repeat(2)  # that a window lies in
     self_or_match = torch.eye(B * n, dtype=torch.bool, device=z.device).repeat(2, 2)
     pos = self_or_match & ~torch.eye(2 * B * n, dtype=torch.bool, device=z.device)
     neg = ~self_or_match & ok[None]
     if not same_image:
-        neg = neg & (owner[:, None] != owner[None])
+        neg = neg & (image[:, None] != image[None])
     use = ok & neg.any(1)
     if 2 * B * n > 2:
         others = neg | ~use[:, None] & ~self_or_match
@@ -149,8 +150,13 @@ class GLCNet(Method):
     title = "GLCNet"
     windows_kind = MatchedWindows  # a placebo names another
     bounds = {
-        **{"tau": (1e-3, 1e3), "dim": (1, 65536), "hidden": (1, 65536), "lam": (0, 1e6)},
-        **{"windows": (1, 64), "window": (2, 65536), "dropout": (0, 0.99)},
+        "tau": (1e-3, 1e3),
+        "dim": (1, 65536),
+        "hidden": (1, 65536),
+        "lam": (0, 1e6),
+        "windows": (1, 64),
+        "window": (2, 65536),
+        "dropout": (0, 0.99),
     }
 
     def __init__(
@@ -224,13 +230,9 @@ class GLCNet(Method):
         la, lb = self.head_local(means).chunk(2)
         every_la, every_lb, counted = gathered(at, la, lb, valid)
         local = window_nce(every_la, every_lb, counted, self.tau, self.denominator, self.same_image)
-        return Step.of(
-            {"global": self.lam * whole, "local": (1 - self.lam) * local},
-            {
-                **{"za": za, "zb": zb, "boxes_a": boxes_a, "boxes_b": boxes_b, "valid": valid},
-                **{"local_a": la, "local_b": lb, "skipped": (~valid).sum()},
-            },
-        )
+        trace = dict(za=za, zb=zb, boxes_a=boxes_a, boxes_b=boxes_b, valid=valid, skipped=(~valid).sum())
+        trace |= dict(local_a=la, local_b=lb)
+        return Step.of({"global": self.lam * whole, "local": (1 - self.lam) * local}, trace)
 
 # %% ../../nbs/course/09_glcnet.ipynb #94f131e9
 __getattr__ = forward(__name__)
