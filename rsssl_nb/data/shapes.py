@@ -385,6 +385,8 @@ def block_split(
     data = np.array([[block_has_data(raster, block, row, col) for col in cols] for row in rows])
     grid = data.astype(int) - 1
     full = np.argwhere(grid == 0)
+    if not len(full):
+        raise InputError(f"{raster.name} holds no pixel of data: correct its nodata, or give another image")
     order = np.repeat(range(len(shares)), split_counts(len(full), shares))
     grid[tuple(full[np.random.default_rng(seed).permutation(len(full))].T)] = order
     return block_boxes(grid, block, buffer, raster.width, raster.height)

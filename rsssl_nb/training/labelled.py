@@ -211,7 +211,10 @@ def labelled_windows(pairs: list, size: int, fraction=None, subset=None, seed: i
         grid = [(i, x, y) for i, (r, _) in enumerate(pairs) for x, y in grid_windows(r.width, r.height, size)]
         held = [w for w in grid if (label_window(pairs[w[0]][1], w[1], w[2], size) != 255).any()]
         if not held:
-            raise InputError(f"none of the {len(grid)} windows of {size} pixels holds a labelled pixel")
+            raise InputError(
+                f"{pairs[0][0].name}: none of the {len(grid)} windows of {size} pixels holds a labelled pixel"
+                ": check what the labels ignore and declare as nodata"
+            )
         return choose(held, fraction, seed)
     for stem, x, y in subset:
         if stem not in stems:

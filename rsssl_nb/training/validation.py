@@ -146,7 +146,8 @@ def open_taught(
             refuse_overlap(pairs, windows, validation, size)
         if not any((read_windows(pairs, [w], size)[1] != 255).any() for w in windows):
             raise InputError(
-                "the chosen windows hold no labelled pixel: choose a larger --fraction, or another --subset"
+                f"{pairs[0][0].name}: the chosen windows hold no labelled pixel: correct what the image "
+                "declares as nodata, choose a larger --fraction, or another --subset"
             )
     return pairs, found, windows, validation
 
