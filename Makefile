@@ -22,10 +22,10 @@ help:
 	@echo "make house    the counts of the house: sizes, names, circles, annotations, notebooks"
 	@echo "make coverage the quick suite, and the share of lines it runs"
 	@echo "make quick    the suite without pages and browser, under 3 minutes"
-	@echo "make torture  kill training runs at random moments, resume, compare the last bits"
+	@echo "make torture  kill training runs and maps at random moments, resume, compare the last bits"
 	@echo "make bench    speed beside other libraries and its limits, under 15 minutes on a quiet machine; rows in results/bench-<device>.json"
 	@echo "make docs     the site from the same pages, links checked, in _docs/site/; it needs no network to be read"
-	@echo "make fuzz     a thousand mutated TIFFs against the raster door, under 3 minutes"
+	@echo "make fuzz     a thousand mutated TIFFs against the raster door, a thousand labels, polygons and segmenters; under 6 minutes"
 	@echo "make dashboard  the explorers in tabs, served by Voila (this machine only)"
 	@echo "make refresh  run every page and keep its outputs (PAGES=nbs/course/04_simclr.ipynb for one)"
 	@echo "make evidence-small  every method and placebo through the evidence harness, two minutes on a processor"
@@ -97,6 +97,7 @@ docs: $(VENV)/.docs
 
 fuzz: $(STAMP)
 	@OMP_NUM_THREADS=1 python tests/fuzz.py
+	@OMP_NUM_THREADS=1 python tests/fuzz.py --kind labels
 
 dashboard: $(STAMP)
 	@echo "== the explorers in tabs, in a browser, this machine only; stop it with Ctrl-C"

@@ -23,6 +23,12 @@ def test_every_mutated_file_is_read_or_refused():
     assert set(counts) <= {"read", *(f"refused: {k}" for k in fuzz.KINDS.values())}, counts
 
 
+@pytest.mark.long
+def test_every_mutated_label_polygon_and_segmenter_is_read_or_refused():
+    counts, failures = fuzz.fuzz(200, seed=7, kind="labels")
+    assert failures == [] and sum(counts.values()) == 200, failures
+
+
 def test_mutations_repeat_and_half_hit_the_directories(tmp_path):
     data = fuzz.seeds(tmp_path)[0].read_bytes()
     spots = {i for a, b in fuzz.directories(data) for i in range(a, b)}

@@ -1,5 +1,5 @@
-"""Kill a run of pretraining or fine-tuning at random moments, resume it, and compare its last weights with
-those of a run left alone.
+"""Kill a run of pretraining or fine-tuning, or a map, at random moments, resume it, and compare its last
+weights (the map's bytes) with those of a run left alone.
 
     python tests/torture.py [--kills 100] [--methods simclr finetune ...] [--log results/torture.json]
 
@@ -23,6 +23,8 @@ import torch
 
 from rsssl_nb.data.scenes import make_scene
 from rsssl_nb.data.write import write_scene
+from rsssl_nb.encoders import Encoder, Segmenter
+from rsssl_nb.mapping.segment import segment
 from rsssl_nb.methods.registry import METHODS
 from rsssl_nb.training.finetune import finetune
 from rsssl_nb.training.folder import code_version, finished
@@ -32,16 +34,29 @@ TUNING = dict(fraction=1.0, steps=30, batch=4, size=32, width=4, device="cpu", p
 SMALL = dict(epochs=5, batch=8, samples=32, size=32, width=8, device="cpu", progress=False, save_every=3)
 
 
+def untrained():
+    "A segmenter with the weights of its seed."
+    torch.manual_seed(0)
+    model = Segmenter(Encoder(bands=4, width=4), 3)
+    model.mean.fill_(100)
+    model.std.fill_(50)
+    return model
+
+
 def train(image, folder, method, **more):
     "A short run of a method's pretraining on an image, or of `finetune` on it and the labels beside it."
-    if method == "finetune":
+    if method == "map":
+        segment(untrained(), image, folder and folder / "map.tif", size=16, device="cpu", resume=True)
+    elif method == "finetune":
         finetune("random", image, image.with_name("labels.tif"), folder, **{**TUNING, **more})
     else:
         pretrain(image, method, folder, **{**SMALL, **more})
 
 
 def weights(folder):
-    "The bytes of the weights that a finished run leaves."
+    "The bytes of the weights that a finished run leaves, or of its map."
+    if (folder / "map.tif").exists():
+        return (folder / "map.tif").read_bytes()
     kinds = ("encoder", "segmenter")
     return next(p for k in kinds if (p := folder / f"{k}.safetensors").exists()).read_bytes()
 
@@ -82,7 +97,7 @@ def wait_to_kill(pid, folder, moment, writing):
                 raise SystemExit(f"a resumed run failed with exit code {code}")
             return False
         late = time.time() - started > moment
-        if late and (not writing or any(folder.rglob(".*.part*"))):
+        if late and (not writing or any(path.is_file() for path in folder.rglob(".*.part*"))):
             break
         time.sleep(0.0002 if late else 0.002)
     os.kill(pid, signal.SIGKILL)
@@ -98,7 +113,7 @@ def torture(method, image, folder, kills, rng):
     killed = writing = runs = same = 0
     while killed < kills:
         run, runs = folder / f"run{runs}", runs + 1
-        while not finished(run):
+        while not (finished(run) or (run / "map.tif").exists()):
             aim = rng.random() < 0.5
             if killed >= kills:
                 os.waitpid(child(image, run, method), 0)
@@ -124,8 +139,8 @@ def main():
     parser.add_argument(
         "--methods",
         nargs="+",
-        default=["simclr", "glcnet", "false", "grass", "ssccl", "mocov2", "finetune"],
-        choices=[*METHODS, "finetune"],
+        default=["simclr", "glcnet", "false", "grass", "ssccl", "mocov2", "finetune", "map"],
+        choices=[*METHODS, "finetune", "map"],
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--log", type=Path)
@@ -136,7 +151,7 @@ def main():
     with tempfile.TemporaryDirectory() as tmp:
         image, _ = write_scene(make_scene(128, seed=1), Path(tmp, "scene"))
         for method in a.methods:
-            short = dict(steps=3) if method == "finetune" else dict(epochs=1)
+            short = {"finetune": dict(steps=3), "map": {}}.get(method, dict(epochs=1))
             train(
                 image, None, method, save_every=None, **short
             )  # the parent warms up: children import nothing
