@@ -200,7 +200,9 @@ NEW_HOMES = {
             "alike=same_class audit=suspect_scores kind_of=majority_class reach=perplexity "
             "region=guided_region share=percent"
         ),
-        "widgets.networks": "listed=network_menu from_file=read_network from_checkpoint=read_network",
+        "widgets.networks": (
+            "open_network listed=network_menu from_file=read_network from_checkpoint=read_network"
+        ),
     },
     "widgets.features": {
         "explain.readout": "labels_at_cells cell_labels=labels_at_cells read_out=linear_read_out",

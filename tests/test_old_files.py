@@ -37,6 +37,7 @@ from rsssl_nb.widgets.networks import open_network
 
 with pytest.warns(DeprecationWarning, match="lives in rsssl_nb.mapping"):  # as version 0.1 spelled them
     from rsssl_nb.evaluation.maps import draw_boxes, embed, guided_method, segment
+    from rsssl_nb.widgets.explorers import open_network
 
 pytestmark = pytest.mark.filterwarnings("ignore:this .* was made with the defaults of version 1")
 V01 = Path(__file__).parent / "golden/v01"
