@@ -35,7 +35,7 @@ from rsssl_nb.widgets.explorers import (
 from rsssl_nb.widgets.features import explore_labels, explore_matches, explore_saliency
 from rsssl_nb.widgets.networks import open_network
 
-with pytest.warns(DeprecationWarning, match="lives in rsssl_nb.mapping"):  # as version 0.1 spelled them
+with pytest.warns(DeprecationWarning, match="lives in rsssl_nb"):  # as version 0.1 spelled them
     from rsssl_nb.evaluation.maps import draw_boxes, embed, guided_method, segment
     from rsssl_nb.widgets.explorers import open_network
 

@@ -116,6 +116,7 @@ def test_other_nodata_is_missing_in_its_own_band(tmp_path, dtype, nodata):
     assert np.isnan(got[0, :4]).all() and np.isfinite(got[1, :15]).all() and np.isnan(got[:, 15:]).all()
 
 
+@pytest.mark.filterwarnings("ignore:.*beyond any measurement")
 def test_infinite_and_undeclared_nan_are_missing(tmp_path):
     array = noise(1, 10, 10, dtype="float64")
     array[0, 0, :3] = np.nan, np.inf, 1e300
