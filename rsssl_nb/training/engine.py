@@ -287,7 +287,8 @@ def run_task(
     config = task.config
     workers = resolve_workers(workers, engine.device, config.total * config.images)
     alone = world()[0] == 0
-    with freed_memory_kept(engine.device), locked(folder) if folder and alone else nullcontext():
+    mine = locked(folder) if folder and alone else nullcontext()
+    with in_a_sentence(), freed_memory_kept(engine.device), mine:  # a death may be told at its very end
         last = start_folder(folder, config, resume) if folder and alone else None
         if folder and alone:
             tidy(folder)
@@ -328,7 +329,7 @@ def run_task(
             log = train(task, model, wrapped, engine, recorder, first, skipped, workers, progress, tell)
         complete = bool(log) and log[-1]["step"] + 1 == config.total
         if log and not complete and alone and in_notebook():
-            kept_in = f'; go on with resume="auto" and out="{folder}"' if folder else ", in memory only"
+            kept_in = '; go on with resume="auto" and the same out' if folder else ", in memory only"
             show_note(f"stopped after step {len(log)} of {config.total}; the run so far is kept{kept_in}")
         if complete and not math.isfinite(log[-1]["loss"]):
             raise ValueError(
