@@ -143,7 +143,8 @@ def test_views_are_made_without_a_loop_over_samples():
             two_views(images, 64)
     few, many = (sum(seen[n].ops.values()) for n in (8, 32))
     assert many < 1.02 * few and many < 2400  # blocks of lines, whose number is the view's, not the batch's
-    assert to_host(seen[32]) == 2  # which samples are blurred: asked of the CPU's draws, once a view
+    # which samples are blurred, and which lines a block takes: asked of the CPU's draws, by blocks
+    assert to_host(seen[32]) <= 1.1 * to_host(seen[8]) < 30
 
 
 def test_memory_of_blocks_grows_with_rows_and_the_whole_table_with_their_square():
