@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from test_attack import SCENE, SMALL, TUNE
 from rsssl_nb.data.scenes import make_scene
 from rsssl_nb.errors import InputError
 from rsssl_nb.training.finetune import finetune
-from rsssl_nb.training.folder import checkpoints, keep_log
+from rsssl_nb.training.folder import checkpoints, code_version, keep_log
 from rsssl_nb.training.pretrain import pretrain
 from rsssl_nb.training.watch import read_log
 
@@ -100,3 +101,22 @@ def test_no_record_holds_nan(tmp_path, monkeypatch):
             json.loads(line, parse_constant=forbid)
             rows += 1
     assert rows > 8
+
+
+def test_the_commit_is_found_in_a_checkout_and_in_a_linked_worktree(tmp_path, monkeypatch):
+    import rsssl_nb
+
+    def git(*words, at=tmp_path / "whole"):
+        named = ("-c", "user.name=a", "-c", "user.email=a@b.c", *words)
+        return subprocess.run(["git", *named], cwd=at, check=True, capture_output=True, text=True).stdout
+
+    (tmp_path / "whole").mkdir()
+    git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "first")
+    git("worktree", "add", "-q", "-b", "side", "../linked")
+    git("commit", "-q", "--allow-empty", "-m", "second", at=tmp_path / "linked")
+    for name in ("whole", "linked"):
+        monkeypatch.setattr(rsssl_nb, "__file__", str(tmp_path / name / "rsssl_nb/__init__.py"))
+        assert code_version.__wrapped__() == git("rev-parse", "HEAD", at=tmp_path / name)[:12]
+    git("pack-refs", "--all")
+    assert code_version.__wrapped__() == git("rev-parse", "HEAD", at=tmp_path / "linked")[:12]

@@ -303,10 +303,14 @@ def code_version() -> str:
 
     git = Path(rsssl_nb.__file__).parents[1] / ".git"
     try:
+        if git.is_file():  # of a linked worktree: the branches are in the folder it shares
+            git = git.parent / git.read_text().strip().removeprefix("gitdir: ")
         head = (git / "HEAD").read_text().strip()
         if not head.startswith("ref: "):
             return head[:12]
         name = head.removeprefix("ref: ")
+        if (git / "commondir").exists():
+            git = git / (git / "commondir").read_text().strip()
         if (git / name).exists():
             return (git / name).read_text().strip()[:12]
         packed = (git / "packed-refs").read_text().splitlines()
