@@ -104,13 +104,19 @@ BROKEN = {  # what is done to the image: the commands that must refuse it
 }
 
 
-@pytest.mark.parametrize("break_it", BROKEN, ids=lambda f: f.__name__)
-def test_a_broken_image_is_refused_by_every_command(runs, tmp_path, break_it):
-    place, out = tmp_path / "place", tmp_path / "out"
+def sound_place(home):
+    "(folder, empty folder for output, image): an image, its labels and their classes, all sound."
+    place, out = home / "place", home / "out"
     out.mkdir()
     image = put(place / "images/a.tif", paint(land(5)), names=RGB)
     put(place / "labels/a.tif", land(5))
     classes_file(place / "labels/classes.json")
+    return place, out, image
+
+
+@pytest.mark.parametrize("break_it", BROKEN, ids=lambda f: f.__name__)
+def test_a_broken_image_is_refused_by_every_command(runs, tmp_path, break_it):
+    place, out, image = sound_place(tmp_path)
     break_it(image)
     before = contents(tmp_path)
     for name in BROKEN[break_it]:
@@ -156,11 +162,7 @@ def no_classes(place):
     ids=lambda f: f.__name__,
 )
 def test_labels_that_do_not_fit_are_refused_by_every_command(runs, tmp_path, break_it):
-    place, out = tmp_path / "place", tmp_path / "out"
-    out.mkdir()
-    image = put(place / "images/a.tif", paint(land(5)), names=RGB)
-    put(place / "labels/a.tif", land(5))
-    classes_file(place / "labels/classes.json")
+    place, out, image = sound_place(tmp_path)
     mapped = put(place / "map.tif", land(5))
     classes_file(place / "map_classes.json")
     break_it(place)
@@ -190,11 +192,7 @@ NOTED = {turned: "EXIF orientation 6"}
 
 @pytest.mark.parametrize("change", NOTED, ids=lambda f: f.__name__)
 def test_more_in_a_file_than_is_read_is_one_note_of_every_command(runs, tmp_path, change):
-    place, out = tmp_path / "place", tmp_path / "out"
-    out.mkdir()
-    image = put(place / "images/a.tif", paint(land(5)), names=RGB)
-    put(place / "labels/a.tif", land(5))
-    classes_file(place / "labels/classes.json")
+    place, out, image = sound_place(tmp_path)
     change(image)
     before = contents(place)
     for name in ("info", "pretrain", "finetune", "map", "embed", "boxes"):

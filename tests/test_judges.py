@@ -279,15 +279,19 @@ def test_power_pools_the_spread_of_methods():
     assert judge_power([r for r in rows if r["method"] != "random"])[0]["sees"] is None
 
 
-def test_standard_judges_of_a_folder(tmp_path):
+def painted_folders(home, names, count, size):
+    "Folders of classes `names` under `home`, each with `count` painted textures of `size` pixels."
     from PIL import Image
 
-    textures = painted_textures("train", 20, 64)
-    for k in range(3):
-        (tmp_path / "abc"[k]).mkdir()
-        for i in range(20):
-            image = textures.images[20 * k + i, :3].transpose(1, 2, 0)
-            Image.fromarray(image).save(tmp_path / "abc"[k] / f"{i}.png")
+    images = painted_textures("train", count, size).images[:, :3].transpose(0, 2, 3, 1)
+    for k, name in enumerate(names):
+        (home / name).mkdir()
+        for i in range(count):
+            Image.fromarray(images[count * k + i]).save(home / name / f"{i}.png")
+
+
+def test_standard_judges_of_a_folder(tmp_path):
+    painted_folders(tmp_path, "abc", 20, 64)
     scene, pixels = standard_judges(tmp_path, size=64, tiles=8)
     assert scene.labels == (2, 5) and scene.train.images.shape == (42, 3, 64, 64)
     assert pixels.train.shape == (256, 3, 48, 48) and pixels.frame == 32
@@ -341,14 +345,7 @@ def test_the_command_prints_the_table_with_its_floors(tmp_path):
 
 
 def test_an_encoder_of_other_bands_is_adapted_when_asked(tmp_path):
-    from PIL import Image
-
-    textures = painted_textures("train", 10, 32)
-    for k in range(2):
-        (tmp_path / "ab"[k]).mkdir()
-        for i in range(10):
-            image = textures.images[10 * k + i, :3].transpose(1, 2, 0)
-            Image.fromarray(image).save(tmp_path / "ab"[k] / f"{i}.png")
+    painted_folders(tmp_path, "ab", 10, 32)
     words = ("shipped:simclr-20", "--scenes", tmp_path, "--size", 32, "--tiles", 8, "--frame", 8)
     refused = run_cli(*words)
     assert refused.exit_code == 2 and "give images of 4 bands, or --adapt-bands" in refused.output

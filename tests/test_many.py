@@ -5,9 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from test_cli import good, refused
 
-from rsssl_nb.cli import main
 from rsssl_nb.data.joined import join_tiles
 from rsssl_nb.data.raster import open_raster
 from rsssl_nb.data.scenes import make_scene
@@ -22,21 +21,6 @@ from rsssl_nb.mapping.vectors import write_vectors
 from rsssl_nb.weights import load, shipped
 
 CPU = ("--device", "cpu")
-
-
-def run(*args):
-    return CliRunner().invoke(main, [str(a) for a in args])
-
-
-def good(*args):
-    result = run(*args)
-    assert result.exit_code == 0, result.output + repr(result.exception)
-    return result.output
-
-
-def refused(*args, says):
-    result = run(*args)
-    assert result.exit_code == 2 and says in result.stderr, result.output + repr(result.exception)
 
 
 @pytest.fixture(scope="module")
