@@ -67,7 +67,7 @@ def health(za: torch.Tensor, zb: torch.Tensor) -> dict[str, float]:
     return dict(zip(NUMBERS, torch.where(sane, found, torch.nan).tolist()))
 
 # %% ../../nbs/library/training/health.ipynb #ac82ce72
-DEAD_STD = 0.02  # below it, the embeddings have collapsed
+DEAD_STD = 0.05  # below it, the embeddings have collapsed: strangers at a cosine of 0.9975
 DEAD_RANK = 3.0  # below it, too
 LOW_STD = 0.2  # a std below it, that fell to
 FALLING = 0.9  # this share of the look before: watch it
