@@ -520,7 +520,8 @@ def test_bad_source_save_and_restore(lab):
     was = still(lab, name)
     box.get_by_role("button", name="Save").click()
     until(lambda: "saved" in lab.state(name)["note"], "Save did not say so")
-    assert {p.suffix for p in (lab.home / "runs/explore").glob("temperature.*")} == {".png", ".json"}
+    saved = {p.suffix for p in (lab.home / "runs/explore").glob("temperature.*")}
+    assert saved == {".png", ".json", ".geojson"}
     source.fill("no/<i>such</i>/folder")
     source.press("Enter")
     until(lambda: "does not exist" in lab.state(name)["trouble"], "a missing folder is not named")

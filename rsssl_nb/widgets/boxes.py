@@ -23,13 +23,18 @@ PIXELS = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
 def as_geojson(
-    boxes, names: Sequence, transform: Sequence[float] = PIXELS, crs: str | None = None, turns: Sequence = ()
+    boxes,
+    names: Sequence,
+    transform: Sequence[float] = PIXELS,
+    crs: str | None = None,
+    turns: Sequence = (),
+    more: Sequence[dict] = (),
 ) -> dict:
     """Boxes as a GeoJSON FeatureCollection of closed rings in map coordinates, a dict ready for `json`.
 
     `boxes` (n, 4): x0 y0 x1 y1 in pixels of the raster. Properties: name, the pixel box, and the quarter
-    turns where given. `crs` ("EPSG:32633") is written as GDAL and QGIS read it; with None the rings stay in
-    pixels, and the file says so.
+    turns and `more` of each box where given. `crs` ("EPSG:32633") is written as GDAL and QGIS read it;
+    with None the rings stay in pixels, and the file says so.
     """
     features = []
     for i, box in enumerate(boxes):
@@ -39,6 +44,8 @@ def as_geojson(
         properties = {"name": str(names[i]), "pixels": [float(v) for v in box]}
         if len(turns):
             properties["turns"] = int(turns[i])
+        if len(more):
+            properties |= more[i]
         geometry = {"type": "Polygon", "coordinates": [ring.tolist()]}
         features.append({"type": "Feature", "properties": properties, "geometry": geometry})
     if crs:
