@@ -30,6 +30,7 @@ from .boxes import as_geojson, boxes, checked_boxes
 from .explorer import Explorer
 from .ground import Ground, window_corners
 from .networks import embedded_rows, network_menu, open_for
+from .panel import slider
 from .pictures import colour_key, show_over, show_row, shrink_axes
 from .saved import shown_value
 
@@ -140,7 +141,7 @@ def explore_temperature(source=None, networks=(), n: int = 16, size: int = 64, l
         return see_batch(ground, *open_for(ground, network), n, size, batch)
 
     controls = dict(
-        tau=(0.02, 2.0, 0.02), anchor=(0, 2 * n - 1), network=network_menu(networks), batch=(0, 20)
+        tau=slider(0.02, 2.0, 0.02, 0.5), anchor=(0, 2 * n - 1), network=network_menu(networks), batch=(0, 20)
     )
     slow = ("network", "batch")
     options = dict(window=None, shapes=batch_shapes)
@@ -189,7 +190,7 @@ def explore_pair(source=None, size: int = 128, window: int = 256) -> Explorer:
     `explore_temperature`.
     """
     start = [(0.1, 0.15, 0.6, 0.65), (0.35, 0.3, 0.9, 0.85)]
-    canvas = boxes(None, start, label="the window with boxes a and b")
+    canvas = boxes(None, start, label="drag a box, pull its corners; T or the buttons turn it")
 
     def look(ground, place):
         return dict(image=ground.pixels(*place), corner=place[:2])
@@ -204,6 +205,15 @@ def explore_pair(source=None, size: int = 128, window: int = 256) -> Explorer:
         canvas.marks = at.tolist() if ok[0] else []
         return show_pair(pair, points, seen["image"], drawn, corner)
 
+    def turn(number):
+        "Turns a box by a quarter, clockwise."
+
+        def action(explorer):
+            canvas.turns = [(t + (i == number)) % 4 for i, t in enumerate(canvas.turns)]
+            return f"box {'ab'[number]} is turned by {90 * canvas.turns[number]} degrees"
+
+        return action
+
     return Explorer(
         "pair",
         look,
@@ -213,6 +223,7 @@ def explore_pair(source=None, size: int = 128, window: int = 256) -> Explorer:
         window=window,
         canvas=canvas,
         shared=("boxes", "turns"),
+        actions={"Turn a": turn(0), "Turn b": turn(1)},
     )
 
 # %% ../../nbs/explore/explorers.ipynb #0000001e
@@ -366,7 +377,7 @@ def explore_regions(source=None, networks=(), window: int = 256, labels=None, n:
         return see_guide(ground, place, *open_for(ground, network), n)
 
     controls = dict(
-        threshold=(0.0, 0.99, 0.01),
+        threshold=slider(0.0, 0.99, 0.01, 0.5),
         sign=[("what raises the loss", 1), ("what lowers the loss", -1)],
         network=network_menu(networks),
     )
@@ -446,7 +457,10 @@ def show_negatives(seen: dict, anchor: int, alpha: float, threshold: float, rule
 
     def table(ax):
         show_suspects(sim, chosen, same_class(seen["kinds"]), anchor, ax)
-        title = f"{int(chosen.sum())} suspects: precision {percent(precision)}, recall {percent(recall)}"
+        count = int(chosen.sum())
+        title = (
+            f"{count} suspect{'s' * (count != 1)}: precision {percent(precision)}, recall {percent(recall)}"
+        )
         ax.set_title(f"{title}\ndot: same class, cross: another or unknown", fontsize=9)
 
     return show_row([rows, table], (1.15, 1.3), 3.6)
@@ -464,8 +478,8 @@ def explore_negatives(source=None, networks=(), n: int = 16, size: int = 64, lab
 
     controls = dict(
         anchor=(0, 2 * n - 1),
-        alpha=(0.0, 1.0, 0.05),
-        threshold=(-1.0, 1.0, 0.05),
+        alpha=slider(0.0, 1.0, 0.05, 0.9),
+        threshold=slider(-1.0, 1.0, 0.05, 0.9),
         rule=list(RULES),
         network=network_menu(networks),
         batch=(0, 20),

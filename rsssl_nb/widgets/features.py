@@ -255,7 +255,9 @@ def explore_saliency(source=None, networks=(), window: int = 256, labels=None) -
     By way of asking, layer, and what is asked about: the loss, the likeness to the drawn box, a class in it.
     `source`, `networks` and `labels`: as in `explore_temperature`. Slow ways can be cancelled.
     """
-    canvas = boxes(None, [(0.3, 0.3, 0.7, 0.7)], ["box"], label="the window with the box that is asked about")
+    canvas = boxes(
+        None, [(0.3, 0.3, 0.7, 0.7)], ["box"], label="drag the box that is asked about, pull its corners"
+    )
     company = lru_cache(maxsize=1)(comparison_rows)
 
     @lru_cache(maxsize=1)
@@ -286,8 +288,13 @@ def explore_saliency(source=None, networks=(), window: int = 256, labels=None) -
         opacity=(0.0, 1.0, 0.05),
         bands=SHOWN,
     )
+
+    def idle(values):
+        found = {} if values["how"] == "gradcam" else dict(layer="gradcam only")
+        return found if values["about"] == "class" else found | dict(klass="a class only")
+
     slow = ("how", "layer", "about", "klass", "network", "boxes")
-    options = dict(canvas=canvas, shared=("boxes",), cancelled=True)
+    options = dict(canvas=canvas, shared=("boxes",), cancelled=True, idle=idle)
     return Explorer("saliency", look, show_saliency, controls, slow, source, labels, window, **options)
 
 # %% ../../nbs/explore/features.ipynb #00000019

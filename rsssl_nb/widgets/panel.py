@@ -23,8 +23,10 @@ def png(figure) -> bytes:
     return out.getvalue()
 
 # %% ../../nbs/library/widgets/panel.ipynb #0000000c
-def slider(low: float, high: float, step: float | None = None) -> W.IntSlider | W.FloatSlider:
-    """A slider from `low` to `high` that starts in the middle and reports when it is let go.
+def slider(
+    low: float, high: float, step: float | None = None, start: float | None = None
+) -> W.IntSlider | W.FloatSlider:
+    """A slider from `low` to `high` that begins at `start`, or in the middle, and reports when it is let go.
 
     Whole numbers when both ends and the step are whole, else 100 steps unless `step` says otherwise.
     Raises ValueError unless `low` is below `high`.
@@ -34,7 +36,9 @@ def slider(low: float, high: float, step: float | None = None) -> W.IntSlider | 
     whole = all(isinstance(v, int) for v in (low, high, step or 1))
     step = step or (1 if whole else (high - low) / 100)
     middle = low + step * round((high - low) / 2 / step)
-    options = dict(value=middle, min=low, max=high, step=step, continuous_update=False)
+    options = dict(
+        value=middle if start is None else start, min=low, max=high, step=step, continuous_update=False
+    )
     return W.IntSlider(**options) if whole else W.FloatSlider(**options, readout_format=".3g")
 
 # %% ../../nbs/library/widgets/panel.ipynb #0000000d
