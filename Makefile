@@ -26,7 +26,7 @@ help:
 	@echo "make bench    speed beside other libraries and its limits, under 15 minutes on a quiet machine; rows in results/bench-<device>.json"
 	@echo "make docs     the site from the same pages, links checked, in _docs/site/; it needs no network to be read"
 	@echo "make fuzz     a thousand mutated TIFFs against the raster door, a thousand labels, polygons and segmenters; under 6 minutes"
-	@echo "make dashboard  the explorers in tabs, served by Voila (this machine only)"
+	@echo "make dashboard  the explorers in tabs, in a browser (this machine only, with a token)"
 	@echo "make refresh  run every page and keep its outputs (PAGES=nbs/course/04_simclr.ipynb for one)"
 	@echo "make evidence-small  every method and placebo through the evidence harness, two minutes on a processor"
 	@echo "make judges   what is left of the judges' tables and positive controls, an hour a call: experiments/JUDGES.md"
@@ -101,7 +101,7 @@ fuzz: $(STAMP)
 
 dashboard: $(STAMP)
 	@echo "== the explorers in tabs, in a browser, this machine only; stop it with Ctrl-C"
-	@JUPYTER_PATH=nbs/explore voila --template=offline --Voila.ip=127.0.0.1 nbs/explore/dashboard.ipynb
+	@python -m rsssl_nb dashboard
 
 refresh: $(STAMP)
 	@OMP_NUM_THREADS=1 python tests/pages.py --refresh $(PAGES)

@@ -1,4 +1,4 @@
-"The commands `lessons`, `copy`, `lab`, `grade` and `doctor`."
+"The commands `lessons`, `copy`, `lab`, `dashboard`, `grade` and `doctor`."
 
 import sys
 
@@ -48,6 +48,32 @@ def lab(dest, port, no_browser):
     if port is not None:
         options.append(f"--ServerApp.port={port}")
     lab(dest, *options)
+
+
+@main.command()
+@click.argument("files", nargs=-1, type=PATH, metavar="[FILES]...")
+@click.option("--runs", type=PATH, metavar="DIR", help="Folder of runs, whose networks stand in the menus.")
+@click.option("--labels", type=PATH, metavar="DIR", help="Labels of the images, a file or a folder.")
+@click.option("--port", type=int, help="Where to listen. [default: the first free one from 8866]")
+@click.option("--no-browser", is_flag=True, help="Print the address only.")
+def dashboard(files, runs, labels, port, no_browser):
+    """Open the explorers in a browser, on FILES (images or folders; none: the embedded scene); for this
+    machine only, with a token. Stop it with Ctrl-C.
+    """
+    from rsssl_nb.data.joined import list_images
+    from rsssl_nb.data.labels import find_classes
+    from rsssl_nb.data.raster import open_raster
+    from rsssl_nb.lessons import check_kernel, root
+    from rsssl_nb.widgets.serving import serve_dashboard
+
+    for image in list_images([path.expanduser() for path in files])[:8]:
+        open_raster(image)
+    if runs and not runs.expanduser().is_dir():
+        raise ValueError(f"{runs} is not a folder: give one that holds run folders, as in --runs runs/")
+    if labels:
+        find_classes(labels.expanduser())
+    check_kernel()
+    serve_dashboard(files, runs, labels, root() / "explore", port, not no_browser, say)
 
 
 @main.command()

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from ..data.gdal import find_rasters
+from ..data.joined import list_images
 from ..data.labels import find_classes, pair_labels, read_classes, read_labels
 from ..data.raster import Raster, open_raster, overview, spread_windows
 from ..data.scenes import Scene, make_scene
@@ -89,10 +90,12 @@ def embedded_scene() -> Scene:
 def find_sources(source) -> Mapping[str, object]:
     """What there is to look at, by name: a Scene, path, Raster or array each.
 
-    None or no text is the embedded scene; a folder holds several images; anything else is itself.
+    None or no text is the embedded scene; a folder or a list holds several images; anything else is itself.
     """
     if source is None or isinstance(source, str) and not source.strip():
         return {"embedded scene": embedded_scene()}
+    if isinstance(source, list):
+        return {str(path): path for path in list_images(source)}
     if not isinstance(source, (str, Path)):
         return {"from Python": source}
     root = Path(source).expanduser()
