@@ -85,6 +85,16 @@ def test_the_rules_of_the_protocol():
     }
 
 
+def test_a_ceiling_whose_seeds_differ_is_undecided_and_no_world_is_called_broken():
+    rows = [dict(r) for r in made({**GOOD, "false-every": 0.6})]
+    for r in rows:
+        r["value"] += 0.1 * (r["seed"] - 1) * (r["method"] == "false-every")
+    found = told(rows)
+    assert found["false-every"] == "ceiling reaches 0.05 on average: undecided"
+    assert found["false"] == "no verdict: the ceiling is undecided"
+    assert "three seeds show" in control_sentence(rows, FALSE_)
+
+
 def test_a_judge_that_cannot_show_simclrs_gain_is_used_for_no_verdict():
     rows = made({**GOOD, "simclr": 0.401})
     assert told(rows)["false"] == "no verdict: this judge does not show SimCLR's gain (+0.001)"
@@ -134,6 +144,16 @@ def test_rows_of_an_older_protocol_are_left_out(tmp_path):
     (tmp_path / "controls.json").write_text(json.dumps(made({"grass": math.nan}, 1, GRASS)))
     with pytest.raises(ValueError, match="gave grass no number"):
         read_judged(tmp_path)
+
+
+def test_a_world_made_anew_leaves_the_rows_of_the_others(tmp_path):
+    anew = [dict(r, protocol=3) for r in made({"simclr": 0.3, "grass": 0.4}, 3, GRASS)]
+    old = made({"simclr": 0.2, "grass-told": 0.2}, 3, GRASS)
+    (tmp_path / "controls.json").write_text(json.dumps(old + anew))
+    (tmp_path / "judges.json").write_text(json.dumps(made(GOOD)))
+    rows = read_judged(tmp_path)
+    assert [r for r in rows if r["world"] == "object"] == anew
+    assert len(rows) == len(anew) + len(made(GOOD))
 
 
 def test_intervals_say_whether_they_speak_of_seeds():

@@ -51,13 +51,15 @@ FEWEST = 3  # seeds of a verdict
 def read_judged(folder: Path | str, files: tuple = FILES) -> list[dict]:
     """The rows of the judges' files of a results folder; none where there is no file.
 
-    Of the newest protocol alone; floors that stand in two files count once.
+    Of each world's newest protocol alone; floors that stand in two files count once.
     """
     paths = [Path(folder) / name for name in files]
     rows = [row for path in paths if path.exists() for row in json.loads(path.read_text(encoding="utf-8"))]
-    newest = max((row["protocol"] for row in rows), default=0)
+    newest = {}
+    for row in rows:
+        newest[row["world"]] = max(row["protocol"], newest.get(row["world"], 0))
     keys = ("world", "judge", "labels", "method", "seed")
-    kept = {tuple(row[k] for k in keys): row for row in rows if row["protocol"] == newest}
+    kept = {tuple(row[k] for k in keys): row for row in rows if row["protocol"] == newest[row["world"]]}
     return checked_rows(list(kept.values()))
 
 
@@ -107,12 +109,17 @@ def seed_verdict(gaps: np.ndarray, power: dict | None) -> str:
 
 
 def ceiling_verdict(gaps: np.ndarray, margin: float) -> str:
-    "Whether a ceiling's gain over SimCLR reaches its margin: passes, misses, or no verdict."
+    """Whether a ceiling's gain over SimCLR reaches its margin: passes, misses, or no verdict.
+
+    Undecided: the mean reaches it, and the interval holds 0.
+    """
     if len(gaps) < FEWEST:
         return f"{count_seeds(len(gaps))}: no verdict"
     mean, half = gap_interval(gaps)
     if mean >= margin and mean > half:
         return f"ceiling passes {margin:g}"
+    if mean >= margin:
+        return f"ceiling reaches {margin:g} on average: undecided"
     return f"ceiling misses {margin:g}: the world is broken"
 
 
@@ -131,8 +138,9 @@ def control_verdicts(rows: list[dict], control: Control) -> list[dict]:
         gaps = paired_gaps(mine, method)
         mean, half = gap_interval(gaps) if len(gaps) else (None, math.inf)
         told = top if method == control.ceiling else seed_verdict(gaps, power)
-        if "misses" in top and method != control.ceiling and len(gaps) >= FEWEST:
-            told = "no verdict: the world is broken"
+        if method != control.ceiling and len(gaps) >= FEWEST:
+            why = {"misses": "the world is broken", "reaches": "the ceiling is undecided"}
+            told = next((f"no verdict: {why[word]}" for word in why if word in top), told)
         found.append(
             dict(method=method, gap=mean, half=half if math.isfinite(half) else None, seeds=len(gaps))
             | dict(smallest=power and power["smallest"], verdict=told)
@@ -262,7 +270,7 @@ def floor_sentence(rows: list[dict]) -> str:
 
 
 def control_sentence(rows: list[dict], control: Control) -> str:
-    """What the rows say of a control, in a sentence or two.
+    """What the rows say of a control and what its judge can show, in a sentence or two.
 
     A method that gains nothing where its ceiling passes is called a defect to find, not a verdict.
     """
@@ -276,7 +284,9 @@ def control_sentence(rows: list[dict], control: Control) -> str:
         if (v := told.get(m))
     ]
     lacking = [m for m in (control.ceiling, name, control.placebo) if m not in told]
-    text = f"{name} ({where}), over SimCLR: " + ", ".join(parts)
+    least = next(iter(told.values()))["smallest"]
+    power = f"; three seeds show {least:.3f}" if least is not None else ""
+    text = f"{name} ({where}{power}), over SimCLR: " + ", ".join(parts)
     text += f"; pending: {', '.join(lacking)}." if lacking else "."
     passes = told.get(control.ceiling, {}).get("verdict", "").startswith("ceiling passes")
     if passes and told.get(name, {}).get("verdict") in ("no difference", "worse"):
