@@ -46,3 +46,11 @@ def mixed(tmp_path):
     cut.write_bytes(cut.read_bytes()[:2000])
     write_raster(tmp_path / "20.tif", noise(3, 64, 64))
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    "A folder with `seg`, a segmenter, and `pre`, a run of GraSS, of one step each, for three bands."
+    from driver import make_runs
+
+    return make_runs(tmp_path_factory.mktemp("runs"))

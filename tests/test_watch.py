@@ -20,6 +20,7 @@ from rsssl_nb.figures import picture_type
 from rsssl_nb.methods.base import At
 from rsssl_nb.methods.registry import make_method
 from rsssl_nb.objectives.similarity import cosine, negatives, positives, stack
+from rsssl_nb.training.config import Config, as_json
 from rsssl_nb.training.health import DEAD_RANK, DEAD_STD, TOO_EARLY, effective_rank, health, verdict
 from rsssl_nb.training.pretrain import pretrain
 from rsssl_nb.training.record import save_trace
@@ -324,7 +325,7 @@ def test_status_says_where_a_run_stands(sane):
 
 
 def test_speed_and_time_left_by_hand(tmp_path):
-    (tmp_path / "config.json").write_text(json.dumps(dict(method="simclr", batch=32, samples=64, epochs=40)))
+    (tmp_path / "config.json").write_text(json.dumps(as_json(Config(batch=32, samples=64, epochs=40))))
     before = [dict(step=i, epoch=0, loss=4.0, seconds=100.0 + i, images=32 * (i + 1)) for i in range(10)]
     after = [
         dict(step=i, epoch=i // 2, loss=4.0, seconds=0.1 * (i - 9), images=32 * (i + 1))
@@ -431,7 +432,7 @@ def test_only_a_folder_can_be_asked_to_stop(tmp_path):
 @pytest.fixture
 def running(tmp_path):
     "A run folder that is not finished, with a function that adds rows to it."
-    (tmp_path / "config.json").write_text(json.dumps(dict(method="simclr", batch=32, samples=64, epochs=200)))
+    (tmp_path / "config.json").write_text(json.dumps(as_json(Config(batch=32, samples=64, epochs=200))))
 
     def write(*steps):
         with open(tmp_path / "log.jsonl", "a") as log:

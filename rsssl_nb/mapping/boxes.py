@@ -27,7 +27,7 @@ from ..methods.combined import Combined
 from ..methods.grass import GraSS, GuidedCrop
 from ..methods.registry import recorded_method
 from ..notebook import progress_bar
-from ..tensors import load_into, load_weights
+from ..tensors import build_for, load_into, load_weights
 from ..training.config import Config
 from ..training.folder import checkpoints, read_checkpoint, read_config
 from ..views.geometry import corners, transform_points, view_affine
@@ -49,11 +49,16 @@ def guided_method(run: str | Path) -> tuple[GraSS | Combined, Config]:
         raise InputError(
             f"{run} has no checkpoint: give a run folder with its checkpoint/, where the projection head is"
         )
-    encoder = Encoder(config.encoder, config.bands, config.width, config.stride)
-    method = recorded_method(config.method, encoder, config.options, config.defaults)
+    if not config.mean:
+        raise InputError(f"{run}/config.json does not say the mean of the run's images: give a whole run")
+
+    def build():
+        encoder = Encoder(config.encoder, config.bands, config.width, config.stride)
+        return recorded_method(config.method, encoder, config.options, config.defaults)
+
+    method = build_for(read_checkpoint(found[-1])["method"], build, found[-1])
     if not isinstance(getattr(method, "crop", None), GuidedCrop):
         raise InputError(f"{run} is a run of {config.method}, which chooses no boxes: give a run of grass")
-    method.load_state_dict(read_checkpoint(found[-1])["method"])
     weights = Path(run) / "encoder.safetensors"
     method.encoder.meta = load_weights(weights)[1] if weights.is_file() else {}
     return method.eval(), config

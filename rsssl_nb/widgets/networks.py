@@ -18,13 +18,12 @@ from ..data.raster import Raster
 from ..encoders import Encoder, adapt_bands
 from ..errors import InputError
 from ..explain.attribution import encoder_of, evaluating
-from ..files import parse_json
 from ..methods.grass import GraSS
 from ..methods.registry import recorded_method
-from ..tensors import load_into, load_weights
-from ..training.config import Config
+from ..tensors import build_for, load_into, load_weights
+from ..training.config import TuneConfig
 from ..training.finetune import load_segmenter
-from ..training.folder import checkpoints, read_checkpoint
+from ..training.folder import checkpoint_config, checkpoints, read_checkpoint
 from ..weights import SHIPPED, load, weights_path
 from .ground import Ground
 
@@ -65,16 +64,18 @@ def read_network(path):
     path = Path(path)
     if path.suffix == ".pt" and path.parent.name == "checkpoint":
         kept = read_checkpoint(path)
-        config = parse_json(kept["config"])
-        if config.get("kind") == "finetune":
+        c = checkpoint_config(kept, path)
+        if isinstance(c, TuneConfig):
             raise InputError(
                 f"{path} is a checkpoint of a fine-tuning: give the run's folder, "
                 "once it has ended (--resume auto ends it)"
             )
-        c = Config(**{"defaults": 1, **config})
-        encoder = Encoder(c.encoder, c.bands, c.width, c.stride)
-        method = recorded_method(c.method, encoder, c.options, c.defaults)
-        method.load_state_dict(kept["method"])
+
+        def build():
+            encoder = Encoder(c.encoder, c.bands, c.width, c.stride)
+            return recorded_method(c.method, encoder, c.options, c.defaults)
+
+        method = build_for(kept["method"], build, path)
         weights = path.parent.parent / "encoder.safetensors"
         method.meta = load_weights(weights)[1] if weights.is_file() else {}  # what its images were
         return method, c.mean, c.std
