@@ -764,3 +764,39 @@ def test_a_turned_tiff_is_named(tmp_path, turn, big):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         open_raster(put(tmp_path / "b.tif", paint(land()), bigtiff="YES" if big else "NO"))
+
+
+def test_an_image_of_other_units_is_standardised_by_its_own_numbers(tmp_path):
+    from rsssl_nb.data.passport import at_levels_of, level_difference
+    from rsssl_nb.data.scenes import make_scene
+    from rsssl_nb.data.write import write_raster
+    from rsssl_nb.errors import InputError
+    from rsssl_nb.weights import load, shipped
+
+    scene = make_scene(192, seed=3)
+    write_raster(tmp_path / "a.tif", scene.image, scene.crs, scene.transform, scene.nodata)
+    image = open_raster(tmp_path / "a.tif").read(0, 0, 192, 192) / 1000
+    write_raster(tmp_path / "b.tif", image, scene.crs, scene.transform, float("nan"))
+    meta = load(shipped("simclr-20")).meta
+    raw, other = open_raster(tmp_path / "a.tif"), open_raster(tmp_path / "b.tif")
+    assert level_difference(other, meta["mean"], meta["std"])
+    near, again = (at_levels_of(r, meta["mean"], meta["std"]) for r in (raw, other))
+    assert level_difference(again, meta["mean"], meta["std"]) is None
+    assert np.allclose(near.read(9, 9, 64, 64), again.read(9, 9, 64, 64), rtol=1e-3, atol=0.1, equal_nan=True)
+    twice = at_levels_of(again, meta["mean"], meta["std"])
+    assert np.allclose(twice.read(9, 9, 64, 64), again.read(9, 9, 64, 64), rtol=1e-3, equal_nan=True)
+    with pytest.raises(InputError, match="has 4 bands and the network takes 3"):
+        at_levels_of(raw, [1, 2, 3], [1, 1, 1])
+    made, own = {}, "--own-numbers"
+    for name, image, options in (("plain", "a", [own]), ("own", "b", [own]), ("far", "b", [])):
+        words = ["embed", "shipped:simclr-20", str(tmp_path / f"{image}.tif"), str(tmp_path / f"{name}.tif")]
+        done = CliRunner().invoke(main, [*words, "--size", "128", *options])
+        assert done.exit_code == 0, done.output
+        assert ("standardised by their own numbers" in done.output) == (name == "far")
+        made[name] = open_raster(tmp_path / f"{name}.tif").read(0, 0, 192, 192)
+    known = np.isfinite(made["plain"]).all(0)
+
+    def likeness(name):
+        return np.corrcoef(made["plain"][:, known].ravel(), made[name][:, known].ravel())[0, 1]
+
+    assert likeness("own") > 0.99 > likeness("far")

@@ -21,12 +21,20 @@ resume = click.option(
 )
 
 
+own_numbers = click.option(
+    "--own-numbers",
+    is_flag=True,
+    help="Standardise each image by its own means and deviations, not by those of the training.",
+)
+
+
 def mapping(command):
     "The options of the commands that go over a raster window by window."
     for option in (
         alpha,
         device,
         force,
+        own_numbers,
         click.option("--size", type=int, help="Window in pixels. [default: the one of the training]"),
         remote,
         click.argument("out", type=PATH),
@@ -55,6 +63,7 @@ def numbers(_, option, text):
 @click.option("--size", type=int, help="Window in pixels. [default: the one of the training]")
 @alpha
 @device
+@own_numbers
 @overlap
 @batch
 @resume
@@ -85,6 +94,7 @@ def map_(
     allow_remote,
     size,
     alpha,
+    own_numbers,
     probabilities,
     polygons,
     least_area,
@@ -128,6 +138,7 @@ def map_(
         check_polygons(polygons, least_area, force)
     rasters = of_bands(opened(images, alpha, allow_remote), network.mean.numel())
     rasters, outs = with_outputs(images, rasters, out, ".tif")
+    rasters = at_own_levels(rasters, own_numbers, network.mean, network.std)
     if len(rasters) > 1 and (probabilities or polygons):
         raise click.UsageError("--probabilities and --polygons are of one IN: map the others by themselves")
     for raster in rasters:
@@ -150,6 +161,13 @@ def opened(images, alpha, allow_remote):
     from rsssl_nb.data.raster import open_raster
 
     return [open_raster(image, alpha, allow_remote) for image in list_images(images)]
+
+
+def at_own_levels(rasters, own_numbers, mean, std):
+    "The rasters; with `--own-numbers` each at the levels of the training, so standardised by its own."
+    from rsssl_nb.data.passport import at_levels_of
+
+    return [at_levels_of(raster, mean, std) for raster in rasters] if own_numbers else rasters
 
 
 def with_outputs(images, rasters, out, ending):
@@ -214,7 +232,7 @@ def open_encoder_file(run):
 @click.option(
     "--vectors", is_flag=True, help="Write the features themselves: OUT ends in .npy, .parquet or .tif."
 )
-def embed(run, images, out, size, alpha, allow_remote, basis, vectors, device, force, **kw):
+def embed(run, images, out, size, alpha, allow_remote, own_numbers, basis, vectors, device, force, **kw):
     """Colour the rasters IN (files or folders) by what the pretrained RUN sees in them (PCA of its features),
     into the GeoTIFF OUT; of several IN into the folder OUT, or, where OUT ends in .tif, as tiles of one grid.
     All IN share one basis.
@@ -229,12 +247,14 @@ def embed(run, images, out, size, alpha, allow_remote, basis, vectors, device, f
 
     encoder, meta = open_encoder_file(run)
     rasters = of_bands(opened(images, alpha, allow_remote), encoder.bands)
+    levels = own_numbers, meta["mean"], meta["std"]
     how = dict(mean=meta["mean"], std=meta["std"], size=meta["size"] if size is None else size, device=device)
     if vectors:
         if basis:
             raise click.UsageError("--basis makes colours and --vectors numbers: give one of them")
         ending = ".npy" if out.is_dir() or not out.suffix else out.suffix
         rasters, outs = with_outputs(images, rasters, out, ending)
+        rasters = at_own_levels(rasters, *levels)
         for raster, path in in_turn(rasters, outs):
             write_vectors(
                 encoder, raster, path, **how, overlap=kw["overlap"], progress=len(rasters) == 1, force=force
@@ -242,6 +262,7 @@ def embed(run, images, out, size, alpha, allow_remote, basis, vectors, device, f
             say_written(path)
         return
     rasters, outs = with_outputs(images, rasters, out, ".tif")
+    rasters = at_own_levels(rasters, *levels)
     for raster, path in zip(rasters, outs):
         check_output(raster, path, force=force)
     if len(rasters) > 1 or basis:
@@ -255,7 +276,7 @@ def embed(run, images, out, size, alpha, allow_remote, basis, vectors, device, f
 @mapping
 @click.option("--batch", default=16, show_default=True, help="Windows that are each other's negatives.")
 @seed
-def boxes(run, images, out, size, alpha, allow_remote, **kw):
+def boxes(run, images, out, size, alpha, allow_remote, own_numbers, **kw):
     """Draw the boxes that the GraSS of RUN cuts in the rasters IN, as GeoJSON in map coordinates; of several
     IN, one file each into the folder OUT.
     """
@@ -265,6 +286,7 @@ def boxes(run, images, out, size, alpha, allow_remote, **kw):
     method, config = guided_method(run)
     rasters = of_bands(opened(images, alpha, allow_remote), method.encoder.bands)
     rasters, outs = with_outputs(images, rasters, out, ".geojson")
+    rasters = at_own_levels(rasters, own_numbers, config.mean, config.std)
     size = config.size if size is None else size
     for raster, path in in_turn(rasters, outs):
         draw_boxes(method, raster, path, config.mean, config.std, size, progress=len(rasters) == 1, **kw)
