@@ -11,7 +11,7 @@ A number with a comment behind it says where it comes from, and is compared to i
     0.08<!--printed by library/data/scenes--> and 1.4448<!--tests/test_false-->
         a number that another page prints, or to which a test holds the code
 
-In the rooms of ROOMS and the two READMEs each decimal and each per cent carries such a mark, or one of
+On every page and in the two READMEs each decimal and each per cent carries such a mark, or one of
 REASONS, which nothing compares. `<!--numbers here: REASON-->` says it of all numbers of its paragraph or
 table that have no mark of their own; `<!--numbers here: seeing-->` or `printed` that each of them is in that
 file of results/ or in the page's outputs. Code, formulas, links, numbers of equations, sections and versions
@@ -42,21 +42,13 @@ HERE = re.compile(r"<!--numbers here: ([^>]*?)-->")
 NO_RESULTS = re.compile(
     r"<!--table .*?<!--end of table-->|```.*?```|^    .*?$|^> .*?$|`[^`]*`|\$\$.*?\$\$|\$[^$\n]*\$"
     r"|\]\([^)]*\)|arXiv \d+\.\d+"
-    r"|(?:[Vv]ersion|Python|sections?|until) \d+\.\d+|\(\d\d\.\d\d?\)|2008, 8\.4",
+    r"|(?:[Vv]ersion|Python|sections?|until|CC0|licence) \d+\.\d+|Apache-2\.0|\(\d\d\.\d\d?\)|2008, 8\.4",
     re.DOTALL | re.MULTILINE,
 )
 RESULT = re.compile(rf"(?<![\w.])(?:[-+−]?(?:\d+\.\d+|\.\d+)(?![\d.])(?: ?\\?%)?|{VALUE} ?\\?%)")
 PAGES = sorted(path for path in (ROOT / "nbs").rglob("*.ipynb") if "<!--" in path.read_text(encoding="utf-8"))
 TEXTS = [ROOT / "README.md", ROOT / "results/README.md"]
-ROOMS = (
-    *("course", "evidence", "explore", "gallery", "howto"),
-    *("library/evaluation", "library/explain", "library/methods"),
-)
-TOLD = [
-    *TEXTS,
-    *(page for room in ROOMS for page in sorted((ROOT / "nbs" / room).glob("*.ipynb"))),
-    ROOT / "nbs/library/data/scenes.ipynb",
-]
+TOLD = [*TEXTS, *sorted((ROOT / "nbs").rglob("*.ipynb"))]
 
 
 def prose_of(path):
