@@ -118,3 +118,62 @@ def test_a_disk_that_is_full_at_a_checkpoint_is_a_sentence(scene, tmp_path, limi
     assert found.returncode == 2 and "Traceback" not in found.stderr, found.stderr
     assert name in found.stderr and "Error: :" not in found.stderr
     assert not list((tmp_path / "out").rglob("*.part*"))
+
+
+@pytest.fixture(scope="module")
+def segmenter(scene):
+    "A run of one step on the scene."
+    words = (
+        "--images",
+        scene / "in/image.tif",
+        "--labels",
+        scene / "labels.tif",
+        "--classes",
+        scene / "labels.tif",
+    )
+    good("finetune", "random", *words, "--fraction", 1, *SHAPE, "--out", scene / "seg")
+    return scene / "seg"
+
+
+def test_a_map_says_its_memory_before_its_first_window(scene, segmenter, tmp_path):
+    line = ("map", segmenter, scene / "in/image.tif", tmp_path / "map.tif", "--device", "cpu")
+    assert re.search(r"128 x 128 pixels in \d+ windows, in about [\d.]+ MB of memory", good(*line))
+
+
+@pytest.mark.parametrize("command", ["map", "embed"])
+def test_a_map_larger_than_the_memory_is_refused_before_it_is_begun(
+    scene, segmenter, tmp_path, command, monkeypatch
+):
+    pre = tmp_path / "pre"
+    good("pretrain", scene / "in", *SHAPE, "--samples", 8, "--out", pre)
+    monkeypatch.setattr("rsssl_nb.files.free_memory", lambda: 1e5)
+    run = dict(map=segmenter, embed=pre)[command]
+    line = (command, run, scene / "in/image.tif", tmp_path / "out/m.tif", "--device", "cpu")
+    refused(*line, says=["image.tif in windows of 32 pixels", "GB of memory", "--size or --batch"])
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "option, value, says",
+    [
+        ("--samples", "1e9", ["samples 1000000000", "at most 10000000"]),
+        ("--samples", "1e30", ["at most 10000000"]),
+        ("--samples", "many", ["'many' is no whole number", "--samples 1000"]),
+        ("--samples", "1e4.5", ["no whole number"]),
+        ("--steps", "nan", ["'nan' is no whole number"]),
+        ("--steps", "1e30", ["too large", "or less"]),
+        ("--batch", "-1e3", ["batch -1000 is too small"]),
+        ("--batch", "0", ["batch 0 is too small"]),
+        ("--size", "1e9", ["larger than every raster", "--size of at most"]),
+        ("--seed", "1e12", ["seed 1000000000000 is out of bounds"]),
+    ],
+)
+def test_a_number_as_people_write_it_is_read_or_named(scene, tmp_path, option, value, says):
+    began = time.time()
+    words = ("pretrain", scene / "in", *SHAPE, "--samples", 2, "--out", tmp_path / "out", option, value)
+    refused(*words, says=says)
+    assert time.time() - began < 20 and not (tmp_path / "out").exists()
+
+
+def test_a_thousand_may_be_written_as_a_power(scene, tmp_path):
+    assert "; wrote" in good("pretrain", scene / "in", *SHAPE, "--samples", "1e1", "--out", tmp_path / "out")

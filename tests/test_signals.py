@@ -104,3 +104,50 @@ def test_a_signal_ends_a_map_after_a_band(place, tmp_path, number):
     with rasterio.open(tmp_path / "a.tif") as a, rasterio.open(tmp_path / "b.tif") as b:
         assert np.array_equal(a.read(), b.read())
     assert not parts.exists()
+
+
+def others(place, out):
+    "Commands that keep nothing to go on from, and what each leaves when it is whole."
+    image = place / "large/image.tif"
+    shape = "--size 32 --device cpu"
+    return {
+        "boxes": f"boxes {place}/pre {image} {out}/a.geojson {shape} --batch 2",
+        "embed --vectors": f"embed {place}/pre {image} {out}/a.npy --vectors {shape} --overlap 0.9",
+        "embed --vectors to a raster": f"embed {place}/pre {image} {out}/a.tif --vectors {shape}",
+    }
+
+
+@pytest.fixture(scope="module")
+def pretrained(place):
+    "A run of GraSS beside the scenes."
+    from test_attack import SMALL
+
+    from rsssl_nb.training.pretrain import pretrain
+
+    pretrain(SCENE, "grass", place / "pre", **SMALL)
+
+
+@pytest.mark.parametrize("number", CODES)
+@pytest.mark.parametrize("name", ["boxes", "embed --vectors", "embed --vectors to a raster"])
+def test_a_signal_leaves_nothing_half_written(place, pretrained, tmp_path, name, number):
+    out = tmp_path / "out"
+    out.mkdir()
+    before = time.time()
+    command = others(place, out)[name]
+    code, told = begun(command, lambda: any(out.iterdir()) or time.time() - before > 8, number)
+    assert code == CODES[number] and "Traceback" not in told, told
+    assert "--resume" in told or "nothing half-written: to go on, give the same command again" in told, told
+    assert not [p for p in out.iterdir() if not p.name.endswith(".tif.parts")], list(out.iterdir())
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_a_signal_ends_coloured_features_after_a_band(place, pretrained, tmp_path, number):
+    command = (
+        f"embed {place}/pre {place}/large/image.tif {tmp_path}/a.tif --size 32 --device cpu --overlap 0.8"
+    )
+    parts = tmp_path / ".a.tif.parts"
+    code, told = begun(command, lambda: any(parts.glob("*.band")), number)
+    assert code == CODES[number] and "go on with --resume" in told and "Traceback" not in told, told
+    line = [sys.executable, "-m", "rsssl_nb", *command.split(), "--resume"]
+    assert subprocess.run(line, check=False).returncode == 0
+    assert (tmp_path / "a.tif").exists() and not parts.exists()

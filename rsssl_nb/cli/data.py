@@ -2,12 +2,14 @@
 
 import click
 
-from rsssl_nb.cli.shared import PATH, force, in_this_command, main, nodata, say, seed
+from rsssl_nb.cli.shared import COUNT, PATH, force, in_this_command, main, nodata, say, seed
 
 
 @main.command()
 @click.argument("out", type=PATH)
-@click.option("--size", default=1024, show_default=True, help="Height and width in pixels of 0.5 m.")
+@click.option(
+    "--size", type=COUNT, default=1024, show_default=True, help="Height and width in pixels of 0.5 m."
+)
 @force
 @seed
 def scene(out, size, force, seed):

@@ -4,7 +4,7 @@ import json
 
 import click
 
-from rsssl_nb.cli.shared import PATH, device, force, main, say, seed
+from rsssl_nb.cli.shared import COUNT, PATH, device, force, main, say, seed
 from rsssl_nb.errors import InputError
 
 
@@ -15,7 +15,7 @@ from rsssl_nb.errors import InputError
     type=PATH,
     help="Folder of class folders (or with train and test, or an index.csv). [default: painted textures]",
 )
-@click.option("--size", type=int, help="Pixels to which each image is reduced. [default: 128; painted 64]")
+@click.option("--size", type=COUNT, help="Pixels to which each image is reduced. [default: 128; painted 64]")
 @click.option(
     "--labels",
     type=click.IntRange(1),

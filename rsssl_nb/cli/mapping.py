@@ -1,10 +1,23 @@
 "The commands `map`, `embed` and `boxes`: a network over whole rasters."
 
+from functools import partial
 from pathlib import Path
 
 import click
 
-from rsssl_nb.cli.shared import PATH, alpha, device, force, is_first, main, remote, say_written, seed
+from rsssl_nb.cli.shared import (
+    COUNT,
+    PATH,
+    alpha,
+    device,
+    force,
+    is_first,
+    main,
+    remote,
+    say,
+    say_written,
+    seed,
+)
 
 overlap = click.option(
     "--overlap", default=0.25, show_default=True, help="Share of a window that neighbours share, in [0, 1)."
@@ -12,7 +25,7 @@ overlap = click.option(
 
 
 batch = click.option(
-    "--batch", type=int, help="Windows at once. [default: 16 on a GPU, 1 in each thread of a processor]"
+    "--batch", type=COUNT, help="Windows at once. [default: 16 on a GPU, 1 in each thread of a processor]"
 )
 
 
@@ -35,7 +48,7 @@ def mapping(command):
         device,
         force,
         own_numbers,
-        click.option("--size", type=int, help="Window in pixels. [default: the one of the training]"),
+        click.option("--size", type=COUNT, help="Window in pixels. [default: the one of the training]"),
         remote,
         click.argument("out", type=PATH),
         click.argument("images", metavar="IN...", nargs=-1, required=True),
@@ -60,7 +73,7 @@ def numbers(_, option, text):
 @click.argument("images", metavar="IN...", nargs=-1, required=True)
 @click.argument("out", type=PATH)
 @remote
-@click.option("--size", type=int, help="Window in pixels. [default: the one of the training]")
+@click.option("--size", type=COUNT, help="Window in pixels. [default: the one of the training]")
 @alpha
 @device
 @own_numbers
@@ -148,11 +161,26 @@ def map_(
     for raster, path in in_turn(rasters, outs):
         one = len(rasters) == 1
         segment(
-            network, raster, path, size=size, progress=one, probabilities=probabilities, force=force, **kw
+            network,
+            raster,
+            path,
+            size=size,
+            progress=one,
+            probabilities=probabilities,
+            force=force,
+            announce=partial(say_forecast, raster) if one else None,
+            **kw,
         )
         say_written(path)
     if polygons and is_first():
         say_written(write_polygons(out, polygons, least_area, force))
+
+
+def say_forecast(raster, windows, needed):
+    "How large a map will be, before its first window: its pixels, windows and memory."
+    if is_first():
+        memory = f"{needed / 1e9:.2g} GB" if needed >= 1e8 else f"{needed / 1e6:.0f} MB"
+        say(f"{raster.width} x {raster.height} pixels in {windows} windows, in about {memory} of memory")
 
 
 def opened(images, alpha, allow_remote):
@@ -274,7 +302,9 @@ def embed(run, images, out, size, alpha, allow_remote, own_numbers, basis, vecto
 
 @main.command()
 @mapping
-@click.option("--batch", default=16, show_default=True, help="Windows that are each other's negatives.")
+@click.option(
+    "--batch", type=COUNT, default=16, show_default=True, help="Windows that are each other's negatives."
+)
 @seed
 def boxes(run, images, out, size, alpha, allow_remote, own_numbers, **kw):
     """Draw the boxes that the GraSS of RUN cuts in the rasters IN, as GeoJSON in map coordinates; of several

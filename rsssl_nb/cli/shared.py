@@ -19,7 +19,33 @@ device = click.option("--device", default="auto", show_default=True, help="auto,
 force = click.option("--force", is_flag=True, help="Replace what stands under the name, whoever wrote it.")
 
 
-seed = click.option("--seed", default=0, show_default=True, help="Same seed, same machine: same bits.")
+class Count(click.ParamType):
+    "A whole number, also as people write large ones: 1e6, 1_000."
+
+    name = "integer"
+
+    def convert(self, value, param, ctx):
+        if isinstance(value, int):
+            return value
+        try:
+            return int(value)
+        except ValueError:
+            pass
+        try:
+            number = float(value)
+        except ValueError:
+            number = float("nan")
+        if not number.is_integer():
+            self.fail(f"{value!r} is no whole number: give one, as in {param.opts[0]} 1000", param, ctx)
+        return int(number)
+
+
+COUNT = Count()
+
+
+seed = click.option(
+    "--seed", type=COUNT, default=0, show_default=True, help="Same seed, same machine: same bits."
+)
 
 
 def assume_nodata(context, _, value):
@@ -161,12 +187,14 @@ class Group(click.Group):
     def invoke(self, ctx):
         import warnings
 
+        from rsssl_nb.signals import AGAIN, sigterm_interrupts
+
         warnings.showwarning = warn_in_one_line
         try:
-            with no_network() as ctx.meta["environment"]:
+            with no_network() as ctx.meta["environment"], sigterm_interrupts():
                 return super().invoke(ctx)
         except KeyboardInterrupt as stopped:  # Ctrl-C, or a signal that a job has obeyed
-            say(str(stopped) or "stopped by Ctrl-C", err=True)
+            say(str(stopped) or f"stopped by Ctrl-C {AGAIN}", err=True)
             ctx.exit(128 + getattr(stopped, "number", 2))
         except click.ClickException as error:  # click prints it, with the word that it did not know
             error.message = printable(error.message)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from rsssl_nb.cli.shared import PATH, alpha, device, is_first, main, remote, say, seed
+from rsssl_nb.cli.shared import COUNT, PATH, alpha, device, is_first, main, remote, say, seed
 from rsssl_nb.training.config import Config, TuneConfig
 
 HOUR = 3600  # seconds; a longer forecast on a processor comes with a smaller choice
@@ -24,6 +24,7 @@ def declared(config, skip=()):
     def add(command):
         for f in reversed(shown):
             kind = click.Choice(f.metadata["choices"]) if f.metadata["choices"] else type(f.default)
+            kind = COUNT if kind is int else kind
             flag = dict(is_flag=True) if kind is bool else dict(type=kind, show_default=True)
             name = f"--{f.name.replace('_', '-')}"
             command = click.option(name, default=f.default, help=f.metadata["help"], **flag)(command)
@@ -47,11 +48,13 @@ def training(command):
     for option in (
         click.option(
             "--steps",
-            type=int,
+            type=COUNT,
             metavar="N",
             help="Length of the run in steps; --epochs is another way to say it.",
         ),
-        click.option("--epochs", type=int, metavar="N", help="Length of the run in passes over its windows."),
+        click.option(
+            "--epochs", type=COUNT, metavar="N", help="Length of the run in passes over its windows."
+        ),
         click.option(
             "--workers",
             default="auto",
@@ -108,13 +111,13 @@ def network(command):
         ),
         click.option(
             "--width",
-            type=int,
+            type=COUNT,
             help="Channels of a ResNet's first layer, and so of its decoder; 16 is a sixteenth of the work. "
             "Of timm's networks only the decoder follows. [default: 64, or that of the weights]",
         ),
         click.option(
             "--stride",
-            type=int,
+            type=COUNT,
             help="Pixels to one cell of the feature map: 8, 16 or 32. [default: 8; of timm its own]",
         ),
     )[::-1]:
@@ -234,8 +237,8 @@ def resume_mode(resume, out):
     "densecl, pixpro, inpainting; combined; a wrong name lists all.",
 )
 @click.option("--out", type=PATH, help="The run folder to make.")
-@click.option("--samples", type=int, help="Windows an epoch. [default: valid pixels / size^2, at least 64]")
-@click.option("--bands", type=int, help="How many bands the images must have. [default: what they have]")
+@click.option("--samples", type=COUNT, help="Windows an epoch. [default: valid pixels / size^2, at least 64]")
+@click.option("--bands", type=COUNT, help="How many bands the images must have. [default: what they have]")
 @network
 @click.option(
     "--init",

@@ -16,6 +16,7 @@ from ..data.passport import like_training
 from ..data.raster import Raster, open_raster
 from ..data.statistics import normalise
 from .basis import ColourBasis, colour_predictor, fit_basis, read_basis, save_basis
+from .memory import layer_bytes
 from .segment import model_on_device, weights_digest
 from .store import OutputFile, check_output, write_map
 from .tiling import check_windows, window_starts
@@ -74,6 +75,7 @@ def embed(
             device,
             progress,
             resume,
+            layer_bytes(encoder, raster.bands, size),
         )
 
 

@@ -18,6 +18,7 @@ from ..data.passport import like_training
 from ..data.raster import open_raster
 from ..encoders import Segmenter
 from ..errors import InputError
+from .memory import layer_bytes
 from .models import ForeignModel
 from .stitch import encode_labels, encode_shares, mean_of_orientations, predictor
 from .store import OutputFile, check_output, write_map
@@ -66,6 +67,7 @@ def segment(
     resume: bool = False,
     tta: bool = False,
     force: bool = False,
+    announce=None,
 ) -> np.ndarray | str | Path:
     """The label map of a raster: uint8 (H, W), or the path written when `out` is given. 255 without data.
 
@@ -78,6 +80,7 @@ def segment(
     percent. `resume` continues a run that was stopped. `tta`: the mean over the window's eight orientations,
     at eight times the work. `force` replaces
     files that are no maps of this program. Processes started by torchrun share the work.
+    `announce(windows, bytes)` hears how many windows there are and the memory they take, before the first.
     InputError for what cannot be mapped or written.
     """
     raster = open_raster(source)
@@ -128,5 +131,8 @@ def segment(
             device,
             progress,
             resume,
+            layer_bytes(model, raster.bands, size),
+            len(classes or []) or None,
+            announce,
         )
     return found if isinstance(found, (str, Path)) else found[0]

@@ -25,8 +25,16 @@ from ..data.gdal import explained, open_handle
 from ..data.raster import Raster
 from ..data.write import raster_writer, remove_sidecars
 from ..errors import InputError
-from ..files import parse_json, refuse_no_space, refuse_to_replace, remove_parts, write_aside
+from rsssl_nb.files import (
+    parse_json,
+    refuse_no_memory,
+    refuse_no_space,
+    refuse_to_replace,
+    remove_parts,
+    write_aside,
+)
 from .categories import write_categories
+from .memory import map_bytes
 from .stitch import map_bands
 from .tiling import band_layout, bands_of_process, plan_windows
 from ..notebook import Note, in_notebook, progress_bar
@@ -254,12 +262,17 @@ def write_map(
     device: str = "cpu",
     progress: bool = False,
     resume: bool = False,
+    one_window: int = 0,
+    predictions: int | None = None,
+    announce: Callable[[int, int], object] | None = None,
 ) -> np.ndarray | str | Path:
     """A raster's map through `predict` and `encode` (see `map_bands`), written to `outputs`.
 
     Where the first output has no path, nothing is written, and the map comes back as an array (planes, H, W);
     otherwise the first path comes back. `batch` windows run at a time, on a processor in a thread for each
     core that torch may use. `about`: what decides the map beside the raster, compared when a run is resumed.
+    `one_window`: bytes of a window inside the network, `predictions` its numbers a pixel (default one a
+    plane). `announce(windows, bytes)` hears the forecast. InputError when there is less memory.
     """
     if str(device) == "cpu":
         threads, batch = torch.get_num_threads(), batch or 1
@@ -267,6 +280,14 @@ def write_map(
         threads, batch = 2, batch or 16
     planes = sum(output.planes for output in outputs)
     out = outputs[0].path
+    needed = map_bytes(raster, predictions or planes, size, batch, threads, one_window)
+    refuse_no_memory(
+        f"a map of {raster.name} in windows of {size} pixels, {threads * batch} at once",
+        needed,
+        "use a smaller --size or --batch",
+    )
+    if announce and world()[0] == 0:
+        announce(len(plan_windows(raster, size, overlap)), needed)
 
     def bands(numbers, show):
         with progress_bar(len(plan_windows(raster, size, overlap)), 0, show, "window", "mapping") as bar:

@@ -137,6 +137,8 @@ def check_config(config):
         choices = f.metadata.get("choices")
         if low is not None and value < low:
             raise ValueError(f"{f.name} {value} is too small: use {low} or more")
+        if low is not None and value >= 2**31:
+            raise ValueError(f"{f.name} {value} is too large: use {2**31 - 1} or less")
         if choices and value not in choices:
             known = f"{', '.join(choices[:-1])} or {choices[-1]}"
             raise ValueError(f"{f.name} {value!r} is not known: choose {known}")

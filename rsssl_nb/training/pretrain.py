@@ -294,8 +294,9 @@ def pretrain(
     refuse_too_many(samples or 0)
     if steps is not None and epochs is not None:
         raise ValueError("give the length in --steps or in --epochs, not in both")
-    if steps is not None and steps < 1:
-        raise ValueError(f"steps {steps} is too small: use 1 or more")
+    for name, value in (("steps", steps), ("epochs", epochs), ("batch", batch)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} {value} is too small: use 1 or more")
     device = pick_device(device)
 
     # the run that goes on, the network it starts from, the images

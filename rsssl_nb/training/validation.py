@@ -23,7 +23,14 @@ from ..data.statistics import image_statistics, normalise
 from ..encoders import Encoder
 from ..errors import InputError
 from .knn import knn_miou
-from .labelled import choose, labelled_windows, open_pairs, read_subset, read_windows
+from rsssl_nb.training.labelled import (
+    choose,
+    labelled_windows,
+    names_of_labels,
+    open_pairs,
+    read_subset,
+    read_windows,
+)
 
 # %% ../../nbs/library/training/validation.ipynb #b0899123
 @dataclass
@@ -146,8 +153,9 @@ def open_taught(
             refuse_overlap(pairs, windows, validation, size)
         if not any((read_windows(pairs, [w], size)[1] != 255).any() for w in windows):
             raise InputError(
-                f"{pairs[0][0].name}: the chosen windows hold no labelled pixel: correct what the image "
-                "declares as nodata, choose a larger --fraction, or another --subset"
+                f"{names_of_labels(pairs)}: the chosen windows hold no labelled pixel: correct what "
+                f"the image {pairs[0][0].name} declares as nodata, choose a larger --fraction, or "
+                "another --subset"
             )
     return pairs, found, windows, validation
 
