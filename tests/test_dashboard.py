@@ -153,3 +153,26 @@ def test_the_server_asks_for_its_token_and_answers_to_its_own_names_only(files):
         server.wait(30)
     assert np.isin(server.returncode, (0, -signal.SIGINT, 130))
     assert Path(files).exists()
+
+
+def test_a_page_that_is_loaded_again_goes_on_where_it_was(files, tmp_path):
+    keep = tmp_path / "shown.json"
+    shown = Dashboard(files / "img/s1.tif", ["random"], keep=keep)
+    tab = open_tab(shown, "pair")
+    tab.controls["points"].value = 7
+    shown.path.value = str(files / "img/s2.tif")
+    was = tab.settings()
+    again = Dashboard(files / "img/s1.tif", ["random"], keep=keep)
+    assert list(again.made) == ["pair"] and again.path.value == str(files / "img/s2.tif")
+    assert again.made["pair"].settings() == was and "as it was left" in again.note.value
+    keep.write_text("{broken")
+    fresh = Dashboard(files / "img/s1.tif", ["random"], keep=keep)
+    assert list(fresh.made) == ["temperature"] and fresh.note.value == ""
+    for one in (shown, again, fresh):
+        one.close()
+
+
+def test_a_folder_without_a_run_is_said(files, tmp_path):
+    shown = dashboard(files / "img/s1.tif", ["random"], runs=tmp_path)
+    assert "holds no run yet" in shown.note.value and shown.made["temperature"].view.value
+    shown.close()

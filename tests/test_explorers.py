@@ -690,7 +690,7 @@ def test_labels_come_along_with_a_file(tmp_path):
 
 
 def test_sources():
-    assert list(find_sources(None)) == list(find_sources("  ")) == ["embedded scene"] and list(
+    assert list(find_sources(None))[0] == list(find_sources("  "))[0] == "embedded scene" and list(
         find_sources(np.zeros((1, 4, 4)))
     ) == ["from Python"]
 

@@ -1,6 +1,7 @@
 "How an explorer opens: defaults of the method, a window with data, idle controls greyed; what it saves."
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -122,3 +123,74 @@ def test_a_batch_is_saved_as_its_windows(make, net, tmp_path):
     found = features_of(box.save(tmp_path / "seen"))
     assert [f["properties"]["name"] for f in found] == [f"window {i}" for i in range(4)]
     assert all(f["properties"]["kind"] in scene.classes for f in found if "kind" in f["properties"])
+
+
+def test_a_click_into_the_table_shows_two_windows(net):
+    box = explore_negatives(make_scene(160, seed=1), [net], n=4, size=32)
+    before = bytes(box.view.value)
+    assert bytes(box.canvas.image[:4]) == b"\x89PNG" and box.canvas.extent == [0, 0, 8, 8]
+    box.canvas.points = [[6.5, 2.5, 0]]
+    assert box.controls["anchor"].value == 2 and bytes(box.view.value) != before
+    clicked = bytes(box.view.value)
+    box.canvas.points = [[3.2, 2.1, 0]]
+    assert box.controls["anchor"].value == 2 and bytes(box.view.value) != clicked
+    box.controls["batch"].value = 3
+    assert box.canvas.points == [] and box.trouble.value == ""
+
+
+def test_a_wrong_path_clears_all_pictures_and_the_right_one_brings_them_back():
+    box = explore_pair(make_scene(160, seed=1), 32, 64)
+    with pytest.raises(ValueError, match="does not exist"):
+        box.source.value = "no/such/file.tif"
+    assert box.pictures.layout.display == "none" and not box.view.value
+    box.source.value = ""
+    assert box.pictures.layout.display is None and box.view.value and not box.trouble.value
+
+
+def test_an_image_that_changes_on_disk_is_read_anew_and_the_window_stays(tmp_path):
+    scene, other = make_scene(160, seed=1), make_scene(160, seed=2)
+    write_raster(tmp_path / "a.tif", scene.image, scene.crs, scene.transform, scene.nodata)
+    box = explore_pair(str(tmp_path / "a.tif"), 32, 64)
+    box.overview.boxes = [[90, 10, 154, 74]]
+    before = bytes(box.view.value)
+    write_raster(tmp_path / "b.tif", other.image, scene.crs, scene.transform, scene.nodata)
+    os.utime(tmp_path / "b.tif", (2 * 10**9,) * 2)
+    os.replace(tmp_path / "b.tif", tmp_path / "a.tif")
+    box.controls["points"].value = 7
+    assert "has changed on disk: read anew" in box.note.value and box.place() == (90, 10, 64)
+    assert bytes(box.view.value) != before and box.controls["points"].value == 7
+    (tmp_path / "a.tif").unlink()
+    with pytest.raises(ValueError, match="a.tif"):
+        box.controls["points"].value = 4
+    assert "a.tif" in box.trouble.value and not box.view.value
+
+
+def test_levels_far_from_the_training_are_noted_and_own_numbers_offered(tmp_path):
+    scene = make_scene(160, seed=1)
+    image = np.where(scene.valid, scene.image / 1000, np.nan).astype(np.float32)
+    write_raster(tmp_path / "far.tif", image, scene.crs, scene.transform, float("nan"))
+    box = explore_temperature(tmp_path / "far.tif", n=4, size=32)
+    assert [name for name, _ in box.controls["network"].options] == ["shipped:grass-20", "random"]
+    assert "tick &#x27;standardise by own numbers&#x27;" in box.note.value
+    before, own = bytes(box.view.value), box.controls["own"]
+    assert not own.disabled
+    own.value = True
+    assert "standardise" not in box.note.value and bytes(box.view.value) != before
+    assert box.settings()["controls"]["own"] is True
+    box.controls["network"].label = "random"
+    assert own.disabled and own.description == "standardise by own numbers (always here)"
+    box.save(tmp_path / "seen")
+    own.value = False
+    assert "own" not in box.settings()["controls"]
+    box.restore(tmp_path / "seen")
+    assert own.value is True
+
+
+def test_images_of_mixed_bands_are_named_in_groups(tmp_path):
+    scene = make_scene(160, seed=1)
+    for name, bands in (("a", 4), ("b", 3), ("c", 4)):
+        write_raster(tmp_path / f"{name}.tif", scene.image[:bands], scene.crs, scene.transform, scene.nodata)
+    box = explore_regions(tmp_path, ["random"], 64, n=2)
+    assert "of 2 kinds (3 bands: b.tif; 4 bands: a.tif, c.tif)" in box.note.value
+    box.image.value = "b.tif"
+    assert box.trouble.value == "" and "of 2 kinds" in box.note.value

@@ -6,6 +6,8 @@
 __all__ = ['TABS', 'SHIPPED_FIRST', 'SHEET', 'Dashboard', 'dashboard']
 
 # %% ../../nbs/explore/dashboard.ipynb #ef0def48
+import html
+import json
 from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
@@ -13,6 +15,7 @@ from pathlib import Path
 import ipywidgets as W
 
 from ..data.labels import find_classes, read_classes
+from ..files import write_aside
 from .explorer import LOOKING_SIGN, Explorer
 from rsssl_nb.widgets.explorers import (
     explore_negatives,
@@ -34,16 +37,21 @@ class Dashboard(W.VBox):
 
     `source`: None for the embedded scene, a Scene, array, file, folder or list of files. `networks`: run
     folders, checkpoints, weights files, "shipped:NAME" or networks; the first one is shown first. `labels`:
-    the label file or folder of the images, whose class names are used. An explorer is made when its tab is
-    first opened, and then stands in `made`, by name.
+    the label file or folder of the images, whose class names are used. `note`: a sentence beside the path.
+    `keep`: a JSON file that keeps what is shown, so that a page that is loaded again goes on where it was. An
+    explorer is made when its tab is first opened, and then stands in `made`, by name.
     """
 
-    def __init__(self, source=None, networks=SHIPPED_FIRST, labels=None):
+    def __init__(
+        self, source=None, networks=SHIPPED_FIRST, labels=None, note: str = "", keep: str | Path | None = None
+    ):
         super().__init__()
         self.given = source
         self.networks = [networks] if isinstance(networks, (str, Path)) else list(networks)
         self.labels = labels
         self.made = {}
+        self.keep = Path(keep) if keep else None
+        self.kept = self.read_kept()
         self.path = W.Text(
             value=str(source) if isinstance(source, (str, Path)) else "",
             description="image or folder",
@@ -53,8 +61,11 @@ class Dashboard(W.VBox):
             style={"description_width": "initial"},
         )
         self.tabs = W.Tab([W.VBox() for _ in TABS], titles=TABS)
-        self.tabs.selected_index = 0
-        head = W.HBox([self.path])
+        self.tabs.selected_index = TABS.index(self.kept.get("tab", TABS[0]))
+        self.path.value = self.kept.get("path", self.path.value)
+        said = [note, "as it was left" if self.kept else ""]
+        self.note = W.HTML(html.escape("; ".join(filter(None, said))))
+        head = W.HBox([self.path, self.note])
         head.add_class("rsssl-head")
         self.children = [W.HTML(f"<style>{SHEET.read_text()}</style>"), head, self.tabs]
         self.add_class("rsssl-dashboard")
@@ -74,10 +85,39 @@ class Dashboard(W.VBox):
             explorer.source.observe(self.follow, "value")
             self.made[name] = explorer
             place.children = [explorer]
+            kept = self.kept.get("explorers", {}).get(name)
+            if kept and (kept["source"] or "") == self.path.value:
+                with suppress(Exception):  # an image that is gone, say: as new then
+                    explorer.apply(kept)
+                    explorer.redraw()
+            explorer.view.observe(self.write_kept, "value")
         elif self.made[name].source.value != self.path.value:
             with suppress(ValueError):  # the explorer shows what is wrong
                 self.made[name].source.value = self.path.value
+        self.write_kept()
         return self.made[name]
+
+    def read_kept(self) -> dict:
+        "What was shown before: tab, path and the explorers' settings; empty where nothing is kept."
+        if self.keep is None or not self.keep.is_file():
+            return {}
+        with suppress(OSError, ValueError):
+            found = json.loads(self.keep.read_text())
+            if isinstance(found, dict) and found.get("tab") in TABS:
+                return found
+        return {}
+
+    def write_kept(self, _=None) -> None:
+        "Keeps what is shown; explorers that were not opened again stay as they were kept."
+        if self.keep is None:
+            return
+        shown = {name: explorer.settings() for name, explorer in self.made.items() if explorer.view.value}
+        self.kept = dict(
+            tab=TABS[self.tabs.selected_index or 0],
+            path=self.path.value,
+            explorers=self.kept.get("explorers", {}) | shown,
+        )
+        write_aside(self.keep, lambda aside: aside.write_text(json.dumps(self.kept)))
 
     def follow(self, change) -> None:
         "Takes over the path of an explorer whose settings were restored."
@@ -110,10 +150,18 @@ class Dashboard(W.VBox):
         super().close()
 
 
-def dashboard(source=None, networks=SHIPPED_FIRST, labels=None, runs: str | Path | None = None) -> Dashboard:
-    """All explorers in tabs. `source`, `networks` and `labels` as in `Dashboard`.
+def dashboard(
+    source=None,
+    networks=SHIPPED_FIRST,
+    labels=None,
+    runs: str | Path | None = None,
+    keep: str | Path | None = None,
+) -> Dashboard:
+    """All explorers in tabs. `source`, `networks`, `labels` and `keep` as in `Dashboard`.
 
-    `runs`: a folder whose runs, the newest first, come before the networks. InputError when it is not there.
+    `runs`: a folder whose runs, the newest first, come before the networks; where it holds none, a sentence
+    says so. InputError when it is not there.
     """
     found = find_runs(runs) if runs else []
-    return Dashboard(source, [*found, *networks] if runs else networks, labels)
+    note = "" if found or not runs else f"{runs} holds no run yet: the networks are those of the package"
+    return Dashboard(source, [*found, *networks] if found else networks, labels, note, keep)

@@ -9,6 +9,7 @@ __all__ = ['LOOKING_SIGN', 'ONE_LOOK', 'said_small', 'Explorer']
 import html
 import json
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,8 +17,9 @@ from pathlib import Path
 import ipywidgets as W
 
 from ..errors import InputError
+from ..notebook import Note
 from .boxes import Boxes, boxes, image_png
-from .ground import find_sources, first_window, open_ground, whole_picture
+from .ground import Ground, find_sources, first_window, open_ground, tell_bands, whole_picture
 from .panel import control
 from .pictures import collected_at_once, fast_png
 from rsssl_nb.widgets.saved import (
@@ -50,7 +52,10 @@ class Explorer(W.VBox):
     `cancelled`: look in a thread, with one more argument `stop`, a function that says when to give up.
     `shapes(explorer)`: a GeoJSON dict to save beside the picture; the window and its boxes by default.
     `actions`: buttons by what they say, each a function of the explorer that gives a sentence for the note.
-    `idle(values)`: the controls that do nothing under these values, by name, with a word why.
+    `idle(values, ground)`: the controls that do nothing under these values, by name, with a word why.
+    `real`: begin with a real picture, where one is on this machine, when nothing is given.
+
+    An image that changes on disk is read anew at the next move. What a look has to note stands in `note`.
 
     What is wrong with the source given is shown, not raised, so that another can be typed in. Errors after
     that are shown and raised.
@@ -71,7 +76,8 @@ class Explorer(W.VBox):
         cancelled: bool = False,
         shapes: Callable | None = None,
         actions: dict[str, Callable] | None = None,
-        idle: Callable[[dict], dict] | None = None,
+        idle: Callable[[dict, Ground], dict] | None = None,
+        real: bool = False,
     ):
         super().__init__()
         self.stop = threading.Event()  # tells the look that runs to give up
@@ -88,10 +94,13 @@ class Explorer(W.VBox):
         self.cancelled = cancelled
         self.shapes = shapes or window_shapes
         self.idle = idle
+        self.real = real
 
         self.images = None  # what the source holds, by name
         self.opened_source = None  # the text for which `images` were listed
-        self.opened_image = None  # (source, image) for which `ground` was opened
+        self.opened_image = None  # source, image, time and size of the file for which `ground` was opened
+        self.about_source = ""  # what must be said about all images of the source
+        self.notes = []  # about the source and the image
         self.ground = None
         self.seen = None  # what the last look found
         self.asked = None  # what the last look was asked for, as text
@@ -160,12 +169,13 @@ class Explorer(W.VBox):
         images = [W.VBox([self.overview, said_small("drag the box")])] if self.window else []
         if self.canvas:
             images.append(W.VBox([self.canvas, said_small(self.canvas.label)]))
+        self.pictures = W.HBox(images, layout=W.Layout(grid_gap="12px", flex_flow="row wrap"))
         status = W.HBox([self.busy, self.undo] if self.cancelled else [self.busy])
         buttons = [W.HBox(list(self.actions.values()), layout=W.Layout(flex_flow="row wrap"))]
         panel = W.VBox([*self.controls.values(), *(buttons if self.actions else []), status, self.note])
         return [
             W.HBox([self.source, self.image]),
-            W.HBox([*images, panel], layout=W.Layout(grid_gap="12px", flex_flow="row wrap")),
+            W.HBox([self.pictures, panel], layout=W.Layout(grid_gap="12px", flex_flow="row wrap")),
             self.trouble,
             self.view,
             W.HBox([self.path, self.keep, self.back]),
@@ -194,7 +204,7 @@ class Explorer(W.VBox):
             source=self.source.value or None,
             image=self.image.value,
             place=list(self.place()[:2]) if self.window and self.ground else None,
-            controls={name: shown_value(c) for name, c in self.controls.items()},
+            controls={name: shown_value(c) for name, c in self.controls.items() if c.value or name != "own"},
             canvas={name: getattr(self.canvas, name) for name in self.shared},
         )
 
@@ -217,35 +227,53 @@ class Explorer(W.VBox):
         self.images = find_sources(self.source.value or self.given)
         with self.silent():
             self.image.options = list(self.images)
-            self.image.value = next(iter(self.images))
+            is_scene = not (self.source.value or self.given)
+            self.image.value = list(self.images)[1 if is_scene and self.real and len(self.images) > 1 else 0]
         self.image.layout.display = None if len(self.images) > 1 else "none"
+        self.about_source = tell_bands(self.images) if self.source.value or self.given else ""
         self.opened_source = self.source.value
 
     def open_image(self) -> None:
         "Opens the image that is chosen, unless it is open, and puts the window where there is something."
-        if self.opened_image == (self.opened_source, self.image.value):
+        key = self.image_key()
+        if self.opened_image == key:
             return
+        again = self.opened_image is not None and self.opened_image[:2] == key[:2]
+        before = self.place() if again and self.window else None
         self.ground = open_ground(self.images[self.image.value], self.labels)
         raster = self.ground.raster
-        notes = []
+        notes = [f"{self.image.value} has changed on disk: read anew"] if again else [self.about_source]
         if self.window:
             whole, note = whole_picture(raster)
             notes.append(note)
             width, height = raster.width, raster.height
             size = min(self.window, width, height)
-            x, y = first_window(raster, size)
+            x, y = before[:2] if before else first_window(raster, size)
+            x, y = max(0, min(x, width - size)), max(0, min(y, height - size))
             with self.silent():
                 self.overview.show(whole, (0, 0, width, height))
                 self.overview.boxes = [[x, y, x + size, y + size]]
             self.overview.layout.display = "none" if size == max(width, height) else None
         if not raster.crs:
             notes.append(f"{self.image.value} has no CRS: places are saved in pixels")
-        self.note.value = html.escape("; ".join(filter(None, notes)))
-        self.opened_image = (self.opened_source, self.image.value)
+        self.notes = list(filter(None, notes))
+        self.note.value = html.escape("; ".join(self.notes))
+        self.opened_image = key
+
+    def image_key(self) -> tuple:
+        "What tells whether the image is the one that was opened: source, name, and a file's time and size."
+        path = self.images[self.image.value]
+        if not isinstance(path, (str, Path)):
+            return self.opened_source, self.image.value
+        try:
+            about = Path(path).stat()
+        except OSError:  # gone, or not of this machine: opening it says so
+            return self.opened_source, self.image.value
+        return self.opened_source, self.image.value, about.st_mtime_ns, about.st_size
 
     def move_canvas(self) -> None:
         "Moves the canvas to the window that is looked at: boxes come along, points stay on the ground."
-        if not self.canvas:
+        if not self.canvas or not self.window:
             return
         x, y, size = self.place()
         left, top, right, _ = self.canvas.extent
@@ -264,7 +292,7 @@ class Explorer(W.VBox):
 
     def grey_idle(self) -> None:
         "Greys the controls that do nothing now, each with a word why."
-        found = self.idle(self.values()) if self.idle else {}
+        found = self.idle(self.values(), self.ground) if self.idle else {}
         for name, c in self.controls.items():
             plain = c.description.split(" (")[0]
             c.disabled = name in found
@@ -286,15 +314,32 @@ class Explorer(W.VBox):
             self.busy.value = ""
             raise
 
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        "A block whose Notes stand in the explorer, after those about the image; other warnings stay."
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", Note)
+            yield
+        found = [str(w.message) for w in said if issubclass(w.category, Note)]
+        self.note.value = html.escape("; ".join(dict.fromkeys([*self.notes, *found])))
+        for w in said:
+            if not issubclass(w.category, Note):
+                warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
+
     def redraw(self, _=None) -> None:
         "Opens, looks and draws again, as far as the controls ask for it."
         if self.quiet:
             return
         with self.lock, self.errors_shown():
-            if self.opened_image != (self.source.value, self.image.value):
+            if (self.opened_image or ())[:2] != (self.source.value, self.image.value):
                 self.busy.value = LOOKING_SIGN
-            self.open_source()
-            self.open_image()
+            try:
+                self.open_source()
+                self.open_image()
+            except Exception:
+                self.pictures.layout.display = "none"  # what is not open is not shown
+                raise
+            self.pictures.layout.display = None
             self.move_canvas()
             self.grey_idle()
             slow = {}
@@ -327,7 +372,7 @@ class Explorer(W.VBox):
             self.job.start()
             return
         self.asked = None  # if it fails, the next move looks again
-        with ONE_LOOK:
+        with ONE_LOOK, self.noted():
             seen = self.look(*args, **slow)
         self.asked = asked
         self.show_found(seen)
@@ -338,7 +383,8 @@ class Explorer(W.VBox):
         with ONE_LOOK:
             try:
                 if not stop.is_set():
-                    seen = self.look(*args, stop=stop.is_set, **slow)
+                    with self.noted():
+                        seen = self.look(*args, stop=stop.is_set, **slow)
             except Exception as e:
                 error = e
         with self.lock:
@@ -357,7 +403,7 @@ class Explorer(W.VBox):
     def show_found(self, seen) -> None:
         "Keeps what a look has found, and draws it."
         self.seen = seen
-        if self.canvas:
+        if self.canvas and self.window:
             self.canvas.image = image_png(seen["image"])
         self.draw_found()
         self.shown = self.asked, self.settings()
@@ -409,7 +455,7 @@ class Explorer(W.VBox):
                 self.overview.boxes = [[x, y, x + size, y + size]]
             self.move_canvas()
             for name, c in self.controls.items():
-                show_value(c, settings["controls"][name])
+                show_value(c, settings["controls"].get(name, False))  # a box that is not ticked is not saved
             for name in self.shared:
                 setattr(self.canvas, name, settings["canvas"][name])
 
@@ -444,7 +490,8 @@ class Explorer(W.VBox):
             raise InputError("there is no picture yet: mend what the explorer says first")
         self.busy.value = LOOKING_SIGN
         try:
-            with self.lock:
+            with self.lock, warnings.catch_warnings():
+                warnings.simplefilter("ignore", Note)  # the look has told them
                 return action(self)
         finally:
             self.busy.value = ""

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['STILL', 'majority_class', 'thumbnails', 'see_batch', 'batch_shapes', 'caption', 'show_rows', 'row_weights',
-           'perplexity', 'show_temperature', 'explore_temperature', 'boxed_pair', 'show_pair', 'explore_pair',
-           'class_entropy', 'random_entropy', 'guide_of', 'see_guide', 'guided_region', 'show_regions', 'region_shapes',
-           'explore_regions', 'same_class', 'suspect_scores', 'show_suspects', 'percent', 'show_negatives',
-           'explore_negatives']
+           'perplexity', 'show_temperature', 'idle_here', 'explore_temperature', 'boxed_pair', 'show_pair',
+           'explore_pair', 'class_entropy', 'random_entropy', 'guide_of', 'see_guide', 'guided_region', 'show_regions',
+           'region_shapes', 'explore_regions', 'same_class', 'suspect_scores', 'show_suspects', 'percent',
+           'suspect_table', 'show_negatives', 'explore_negatives']
 
 # %% ../../nbs/explore/explorers.ipynb #00000002
 from collections.abc import Sequence
@@ -26,10 +26,18 @@ from ..objectives.similarity import cosine, negatives, partner, stack
 from ..views.geometry import sample, transform_points, view_affine
 from ..views.pairs import Pair, Plan, overlap, overlap_iou, overlap_points, two_views
 from ..views.peaks import count_regions, enlarged, peak_boxes
-from .boxes import as_geojson, boxes, checked_boxes
+from .boxes import as_geojson, boxes, checked_boxes, image_png
 from .explorer import Explorer
 from .ground import Ground, window_corners
-from .networks import embedded_rows, network_menu, open_for
+from rsssl_nb.widgets.networks import (
+    BESIDE,
+    embedded_rows,
+    fit_any_bands,
+    idle_numbers,
+    network_menu,
+    open_for,
+    own_box,
+)
 from .panel import slider
 from .pictures import colour_key, show_over, show_row, shrink_axes
 from .saved import shown_value
@@ -130,21 +138,31 @@ def show_temperature(seen: dict, anchor: int, tau: float):
     return show_row([rows, shares], (1.15, 1.45), 3.6)
 
 
-def explore_temperature(source=None, networks=(), n: int = 16, size: int = 64, labels=None) -> Explorer:
+def idle_here(values: dict, ground: Ground) -> dict[str, str]:
+    "The controls of an explorer of one network that do nothing: `own`, where the network has no numbers."
+    return idle_numbers(values["network"], ground)
+
+
+def explore_temperature(source=None, networks=BESIDE, n: int = 16, size: int = 64, labels=None) -> Explorer:
     """An explorer of the temperature: an anchor's shares in a batch of `n` windows of `size` pixels.
 
-    `source`: None for the embedded scene, a Scene, array, file or folder, with the `labels` that belong to
-    it. `networks`: run folders, checkpoints, weights files or networks to choose from, beside a random one.
+    `source`: None for the embedded scene, or a real picture where one is on this machine and the networks
+    are the default; a Scene, array, file or folder, with the `labels` that belong to it. `networks`: run
+    folders, checkpoints, weights files or networks to choose from, beside a random one.
     """
 
-    def look(ground, _, network, batch):
-        return see_batch(ground, *open_for(ground, network), n, size, batch)
+    def look(ground, _, network, batch, own):
+        return see_batch(ground, *open_for(ground, network, own), n, size, batch)
 
     controls = dict(
-        tau=slider(0.02, 2.0, 0.02, 0.5), anchor=(0, 2 * n - 1), network=network_menu(networks), batch=(0, 20)
+        tau=slider(0.02, 2.0, 0.02, 0.5),
+        anchor=(0, 2 * n - 1),
+        network=network_menu(networks),
+        batch=(0, 20),
+        own=own_box(),
     )
-    slow = ("network", "batch")
-    options = dict(window=None, shapes=batch_shapes)
+    slow = ("network", "batch", "own")
+    options = dict(window=None, shapes=batch_shapes, idle=idle_here, real=fit_any_bands(networks))
     return Explorer("temperature", look, show_temperature, controls, slow, source, labels, **options)
 
 # %% ../../nbs/explore/explorers.ipynb #00000018
@@ -224,6 +242,7 @@ def explore_pair(source=None, size: int = 128, window: int = 256) -> Explorer:
         canvas=canvas,
         shared=("boxes", "turns"),
         actions={"Turn a": turn(0), "Turn b": turn(1)},
+        real=True,
     )
 
 # %% ../../nbs/explore/explorers.ipynb #0000001e
@@ -366,23 +385,24 @@ def region_shapes(explorer: Explorer) -> dict:
     return as_geojson(shapes, ("window", "box of GraSS"), raster.transform, raster.crs, (0, 0), [{}, about])
 
 
-def explore_regions(source=None, networks=(), window: int = 256, labels=None, n: int = 4) -> Explorer:
+def explore_regions(source=None, networks=BESIDE, window: int = 256, labels=None, n: int = 4) -> Explorer:
     """An explorer of GraSS's guided crops: loss map, components, box and crop of a window.
 
     By network, threshold and sign, with the class entropy where labels are known. `source`, `networks` and
     `labels`: as in `explore_temperature`; the window is compared with `n` - 1 others.
     """
 
-    def look(ground, place, network):
-        return see_guide(ground, place, *open_for(ground, network), n)
+    def look(ground, place, network, own):
+        return see_guide(ground, place, *open_for(ground, network, own), n)
 
     controls = dict(
         threshold=slider(0.0, 0.99, 0.01, 0.5),
         sign=[("what raises the loss", 1), ("what lowers the loss", -1)],
         network=network_menu(networks),
+        own=own_box(),
     )
-    options = dict(window=window, shapes=region_shapes)
-    return Explorer("regions", look, show_regions, controls, ("network",), source, labels, **options)
+    options = dict(window=window, shapes=region_shapes, idle=idle_here, real=fit_any_bands(networks))
+    return Explorer("regions", look, show_regions, controls, ("network", "own"), source, labels, **options)
 
 # %% ../../nbs/explore/explorers.ipynb #00000027
 def same_class(kinds: np.ndarray) -> np.ndarray:
@@ -435,11 +455,29 @@ def percent(value: float) -> str:
     return "unknown" if np.isnan(value) else f"{value:.0%}"
 
 
-def show_negatives(seen: dict, anchor: int, alpha: float, threshold: float, rule: str, tau: float = 0.5):
+def suspect_table(seen: dict, threshold: float, rule: str, anchor: int, tau: float = 0.5) -> np.ndarray:
+    """The table of all suspects as colours (2n, 2n, 3) in 0..1: blue by cosine, suspects orange.
+
+    The anchor's row is darker. `seen`: a batch of `see_batch`.
+    """
+    sim = cosine(stack(seen["a"], seen["b"]))
+    chosen = suspects(sim, tau, threshold, rule).numpy()
+    others = sim[~torch.eye(len(sim), dtype=torch.bool)]
+    spread = max(float(others.max() - others.min()), 1e-6)
+    share = ((sim - others.min()) / spread).clamp(0, 1).numpy()[..., None]
+    table = (1 - share) * np.array([0.97, 0.98, 1.0]) + share * np.array([0.03, 0.19, 0.42])
+    table[chosen] = (0.84, 0.37, 0.0)
+    table[anchor] *= 0.75
+    return table
+
+
+def show_negatives(
+    seen: dict, anchor: int, alpha: float, threshold: float, rule: str, tau: float = 0.5, picked=None
+):
     """An anchor and whom FALSE's `rule` suspects, with cosine and class, as a Picture.
 
     Beside them the table of all suspects with precision and recall, and the anchor's loss against SimCLR's.
-    `seen`: a batch of `see_batch`.
+    `seen`: a batch of `see_batch`. `picked`: a row that is shown before the suspects.
     """
     sim = cosine(stack(seen["a"], seen["b"]))
     chosen = suspects(sim, tau, threshold, rule)
@@ -447,13 +485,17 @@ def show_negatives(seen: dict, anchor: int, alpha: float, threshold: float, rule
     loss = float(softened(sim, chosen, tau, alpha)[anchor])
     plain_loss = float(softened(sim, chosen, tau, 0.0)[anchor])
     found = sorted(chosen[anchor].nonzero()[:, 0].tolist(), key=lambda j: -float(sim[anchor, j]))
+    shown = [picked] * (picked not in (None, anchor, own))
+    shown = (shown + [j for j in found if j not in shown])[:4]
     texts = ["anchor", f"own view, {sim[anchor, own]:.3f}"]
-    texts += [f"suspect, {sim[anchor, j]:.3f}" for j in found[:4]]
+    for j in shown:
+        word = "suspect" if chosen[anchor, j] else "no suspect"
+        texts.append(f"{'clicked, ' * (j == picked)}{word}, {sim[anchor, j]:.3f}")
     precision, recall = suspect_scores(chosen, seen["kinds"])
 
     def rows(ax):
         title = f"{len(found)} suspected here; its loss {loss:.3f}, SimCLR's {plain_loss:.3f}"
-        show_rows(seen, [anchor, own, *found[:4]], texts, title, ax)
+        show_rows(seen, [anchor, own, *shown], texts, title, ax)
 
     def table(ax):
         show_suspects(sim, chosen, same_class(seen["kinds"]), anchor, ax)
@@ -466,15 +508,28 @@ def show_negatives(seen: dict, anchor: int, alpha: float, threshold: float, rule
     return show_row([rows, table], (1.15, 1.3), 3.6)
 
 
-def explore_negatives(source=None, networks=(), n: int = 16, size: int = 64, labels=None) -> Explorer:
+def explore_negatives(source=None, networks=BESIDE, n: int = 16, size: int = 64, labels=None) -> Explorer:
     """An explorer of FALSE's suspects: whom a rule takes for false negatives, and whether it is right.
 
-    By anchor, `alpha`, `threshold` on its own view's cosine and selection rule. `source`, `networks` and
-    `labels`: as in `explore_temperature`; true classes where labels are known.
+    By anchor, `alpha`, `threshold` on its own view's cosine and selection rule. A click into the table of all
+    suspects shows its two windows. `source`, `networks` and `labels`: as in `explore_temperature`; true
+    classes where labels are known.
     """
+    label = "the table of all suspects (orange): click one to see its two windows"
+    canvas = boxes(None, most=1, names=[""], colors=["#ffffff"], label=label)
+    canvas.extent = [0, 0, 2 * n, 2 * n]
 
-    def look(ground, _, network, batch):
-        return see_batch(ground, *open_for(ground, network), n, size, batch)
+    def look(ground, _, network, batch, own):
+        canvas.points = []
+        return see_batch(ground, *open_for(ground, network, own), n, size, batch)
+
+    def draw(seen, anchor, alpha, threshold, rule):
+        table = suspect_table(seen, threshold, rule, anchor)
+        scale = max(1, 256 // len(table))
+        canvas.image = image_png(table.repeat(scale, 0).repeat(scale, 1))
+        at = [int(min(v, 2 * n - 1)) for point in canvas.points for v in point[:2]]
+        picked = at[0] if at and at[1] == anchor else None
+        return show_negatives(seen, anchor, alpha, threshold, rule, picked=picked)
 
     controls = dict(
         anchor=(0, 2 * n - 1),
@@ -483,10 +538,23 @@ def explore_negatives(source=None, networks=(), n: int = 16, size: int = 64, lab
         rule=list(RULES),
         network=network_menu(networks),
         batch=(0, 20),
+        own=own_box(),
     )
-    slow = ("network", "batch")
-    options = dict(window=None, shapes=batch_shapes)
-    return Explorer("negatives", look, show_negatives, controls, slow, source, labels, **options)
+    slow = ("network", "batch", "own")
+    options = dict(
+        window=None, canvas=canvas, shapes=batch_shapes, idle=idle_here, real=fit_any_bands(networks)
+    )
+    made = Explorer("negatives", look, draw, controls, slow, source, labels, **options)
+
+    def show_clicked(change):
+        "Makes the row that was clicked the anchor."
+        if change["new"]:
+            with made.silent():
+                made.controls["anchor"].value = int(min(change["new"][0][1], 2 * n - 1))
+            made.redraw()
+
+    canvas.observe(show_clicked, "points")
+    return made
 
 
 __getattr__ = forward(__name__)

@@ -42,9 +42,17 @@ from ..views.geometry import transform_points
 from ..views.pairs import Pair, Plan, a_to_b, overlap, two_views
 from .boxes import boxes, checked_boxes
 from .explorer import Explorer
-from .explorers import STILL
+from .explorers import STILL, idle_here
 from .ground import Ground, window_corners
-from .networks import embedded_rows, network_menu, open_for
+from rsssl_nb.widgets.networks import (
+    BESIDE,
+    embedded_rows,
+    fit_any_bands,
+    idle_numbers,
+    network_menu,
+    open_for,
+    own_box,
+)
 from .pictures import show_over, show_row, shrink_axes
 from .places import find_alike, show_alike, suggestions
 
@@ -138,7 +146,7 @@ def show_matches(seen: dict, points: Sequence = (), window: int = 0):
     return show_row([a, b, lambda ax: show_alike(found, ax)], (1, 1, 0.9), 4)
 
 
-def explore_matches(source=None, networks=(), window: int = 256) -> Explorer:
+def explore_matches(source=None, networks=BESIDE, window: int = 256) -> Explorer:
     """An explorer of places alike: click one in a window, see its likes there and in a second view.
 
     By cosine of a network's features, with the rank of the true place and the distance of the likest from it.
@@ -147,8 +155,8 @@ def explore_matches(source=None, networks=(), window: int = 256) -> Explorer:
     """
     canvas = boxes(None, most=1, names=[""], label="view a: click a place, or use the arrow keys and Enter")
 
-    def look(ground, place, network, view):
-        return see_match(ground, place, *open_for(ground, network), view)
+    def look(ground, place, network, view, own):
+        return see_match(ground, place, *open_for(ground, network, own), view)
 
     def draw(seen, points, around):
         common = overlap(seen["pair"])[0][0].tolist()
@@ -159,14 +167,16 @@ def explore_matches(source=None, networks=(), window: int = 256) -> Explorer:
         around=[("a point", 0), ("a window of 16 pixels", 16), ("a window of 48 pixels", 48)],
         network=network_menu(networks),
         view=(0, 20),
+        own=own_box(),
     )
-    slow = ("network", "view")
+    slow = ("network", "view", "own")
 
     def search(explorer):
-        return find_alike(explorer, explorer.controls["network"].value)
+        return find_alike(explorer, explorer.controls["network"].value, own=explorer.controls["own"].value)
 
     actions = {"Find alike in all images": search}
     options = dict(window=window, canvas=canvas, shared=("points",), actions=actions)
+    options |= dict(idle=idle_here, real=fit_any_bands(networks))
     return Explorer("matches", look, draw, controls, slow, source, **options)
 
 # %% ../../nbs/explore/features.ipynb #0000000e
@@ -249,7 +259,7 @@ def show_saliency(seen: dict, opacity: float = 0.8, bands=(0, 1, 2)):
     return show_row([over, by_band], (1, 0.9), 4)
 
 
-def explore_saliency(source=None, networks=(), window: int = 256, labels=None) -> Explorer:
+def explore_saliency(source=None, networks=BESIDE, window: int = 256, labels=None) -> Explorer:
     """An explorer of saliency: which pixels of a window a number hangs on.
 
     By way of asking, layer, and what is asked about: the loss, the likeness to the drawn box, a class in it.
@@ -261,11 +271,11 @@ def explore_saliency(source=None, networks=(), window: int = 256, labels=None) -
     company = lru_cache(maxsize=1)(comparison_rows)
 
     @lru_cache(maxsize=1)
-    def question(ground, place, network, about, klass, box):
-        opened = open_for(ground, network)
+    def question(ground, place, network, about, klass, box, own):
+        opened = open_for(ground, network, own)
         return saliency_question(ground, place, *opened, about, klass, box, company)
 
-    def look(ground, place, how, layer, about, klass, network, boxes, stop):
+    def look(ground, place, how, layer, about, klass, network, boxes, own, stop):
         names = getattr(open_for(ground, network)[0], "classes", ground.names)
         if about == "class" and klass >= max(1, len(names)):
             raise InputError(
@@ -273,7 +283,7 @@ def explore_saliency(source=None, networks=(), window: int = 256, labels=None) -
             )
         asked_class = klass if about == "class" else 0
         box = tuple(boxes[0]) if about != "loss" else None
-        scalar, x = question(ground, place, network, about, asked_class, box)
+        scalar, x = question(ground, place, network, about, asked_class, box, own)
         titles = dict(loss="the contrastive loss", box="likeness to the box")
         what = names[klass] if about == "class" else titles[about]
         title = f"{how}{f' at {layer}' if how == 'gradcam' else ''}: {what}"
@@ -287,24 +297,26 @@ def explore_saliency(source=None, networks=(), window: int = 256, labels=None) -
         network=network_menu(networks),
         opacity=(0.0, 1.0, 0.05),
         bands=SHOWN,
+        own=own_box(),
     )
 
-    def idle(values):
-        found = {} if values["how"] == "gradcam" else dict(layer="gradcam only")
+    def idle(values, ground):
+        found = idle_numbers(values["network"], ground)
+        found |= {} if values["how"] == "gradcam" else dict(layer="gradcam only")
         return found if values["about"] == "class" else found | dict(klass="a class only")
 
-    slow = ("how", "layer", "about", "klass", "network", "boxes")
-    options = dict(canvas=canvas, shared=("boxes",), cancelled=True, idle=idle)
+    slow = ("how", "layer", "about", "klass", "network", "boxes", "own")
+    options = dict(canvas=canvas, shared=("boxes",), cancelled=True, idle=idle, real=fit_any_bands(networks))
     return Explorer("saliency", look, show_saliency, controls, slow, source, labels, window, **options)
 
 # %% ../../nbs/explore/features.ipynb #00000019
-def see_dense(ground: Ground, place: tuple[int, int, int], networks: Sequence) -> dict:
-    """What label maps are made from: a window `place` (x, y, size) by several networks.
+def see_dense(ground: Ground, place: tuple[int, int, int], networks: Sequence, own: bool = False) -> dict:
+    """What label maps are made from: a window `place` (x, y, size) by several networks, `own` as they say.
 
     Gives image, dense maps [(D, h, w)] of each network, truth, corner, and elsewhere, a function that gives
     the feature of a point outside the window.
     """
-    opened = [open_for(ground, n) for n in networks]
+    opened = [open_for(ground, n, own) for n in networks]
     size, raster = place[2], ground.raster
 
     def maps(corner):
@@ -351,7 +363,7 @@ def show_label_maps(seen: dict, maps: Sequence, names: Sequence, colors: Sequenc
 
 def explore_labels(
     source=None,
-    networks=(),
+    networks=BESIDE,
     classes: Sequence[str] | None = None,
     colors: Sequence[str] | None = None,
     window: int = 256,
@@ -361,13 +373,14 @@ def explore_labels(
 
     A logistic regression on frozen features makes the maps. `classes`: names, those of the embedded scene
     by default, in `colors`. The points stay on the ground when the window moves; Backspace takes the last
-    one away; `save()` writes them as GeoJSON. Three buttons move the window to where the last network would
-    have a label next. `source`, `networks` and `labels`: as in `explore_temperature`.
+    one away; `save()` writes them as GeoJSON. Three buttons move the window to where the last trained network
+    would have a label next. `source`, `networks` and `labels`: as in `explore_temperature`.
     """
     names = list(classes or CLASSES)
     colors = list(colors or (palette(len(names)) if classes else COLORS))
     menu = network_menu(networks)
-    bank = {}
+    best = max((i for i, (_, network) in enumerate(menu) if network != "random"), default=0)
+    banks = {}, {}  # features of points: by the training's numbers, by the image's own
     canvas = boxes(
         None,
         most=500,
@@ -376,8 +389,8 @@ def explore_labels(
         label="the window: choose a class, then click, or use the arrow keys and Enter",
     )
 
-    def look(ground, place):
-        return see_dense(ground, place, [network for _, network in menu])
+    def look(ground, place, own):
+        return dict(see_dense(ground, place, [network for _, network in menu], own), bank=banks[own])
 
     def draw(seen, points, click, lam):
         canvas.kind = click
@@ -386,7 +399,7 @@ def explore_labels(
                 f"a point has class {unknown[0]:g} and there are {len(names)}: "
                 "give as many classes as when it was saved"
             )
-        maps = label_maps(seen, points, len(names), 10.0**lam, bank)
+        maps = label_maps(seen, points, len(names), 10.0**lam, seen["bank"])
         return show_label_maps(seen, maps, names, colors, [title for title, _ in menu])
 
     def shapes(explorer):
@@ -396,13 +409,17 @@ def explore_labels(
 
     def model(explorer):
         kinds = [int(k) for *_, k in canvas.points]
-        known = features_at(explorer.seen, canvas.points, bank)[-1]
+        known = features_at(explorer.seen, canvas.points, explorer.seen["bank"])[best]
         return fit_points(known, kinds, len(names), 10.0 ** explorer.controls["lam"].value)
 
-    actions = suggestions(menu[-1][1], model)
-    controls = dict(click=[(name, i) for i, name in enumerate(names)], lam=(-4, 1))
+    def idle(values, ground):
+        return idle_numbers(menu[best][1], ground)
+
+    actions = suggestions(menu[best][1], model)
+    controls = dict(click=[(name, i) for i, name in enumerate(names)], lam=(-4, 1), own=own_box())
     options = dict(canvas=canvas, shared=("points",), shapes=shapes, actions=actions)
-    return Explorer("labels", look, draw, controls, (), source, labels, window, **options)
+    options |= dict(idle=idle, real=fit_any_bands(networks))
+    return Explorer("labels", look, draw, controls, ("own",), source, labels, window, **options)
 
 
 __getattr__ = forward(__name__)

@@ -130,7 +130,7 @@ def suggestions(network, model: Callable) -> dict[str, Callable]:
     return {titles[ranking]: partial(act, ranking=ranking) for ranking in RANKINGS}
 
 # %% ../../nbs/library/widgets/places.ipynb #ee158d17
-def find_alike(explorer, network, k: int = 6) -> str:
+def find_alike(explorer, network, k: int = 6, own: bool = False) -> str:
     """Searches all images of an explorer for places like the point clicked last, and draws them beside it.
 
     At most 256 windows are searched, and images of other bands are passed over; the sentence it gives says
@@ -142,7 +142,7 @@ def find_alike(explorer, network, k: int = 6) -> str:
         raise InputError("no place is clicked: click one on the image, then search")
     point = tuple(points[-1][:2])
     ground, size = explorer.ground, explorer.place()[2]
-    net, mean, std = open_for(ground, network)
+    net, mean, std = open_for(ground, network, own)
     mean = (ground.mean if mean is None else mean).flatten()
     std = (ground.std if std is None else std).flatten()
     encoder = encoder_of(net)

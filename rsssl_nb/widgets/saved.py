@@ -102,7 +102,7 @@ def read_settings(path, explorer) -> dict:
     if not isinstance(found["source"], (str, type(None))) or not (place is None or is_pair):
         raise InputError(f"{path}: source or place is none that is saved: {by_hand}")
     for part, own in (("controls", explorer.controls), ("canvas", explorer.shared)):
-        if not isinstance(found[part], dict) or set(found[part]) != set(own):
+        if not isinstance(found[part], dict) or set(found[part]) | {"own"} != set(own) | {"own"}:
             raise InputError(f"{path}: {part} are not {', '.join(own) or 'empty'}: {by_hand}")
     for name, value in found["controls"].items():
         check_value(path, name, explorer.controls[name], value)

@@ -19,10 +19,11 @@ from pathlib import Path
 from ..errors import InputError
 
 # %% ../../nbs/library/widgets/serving.ipynb #080f6707
-def one_cell(files: Sequence, runs=None, labels=None, folder: str | Path = ".") -> str:
+def one_cell(files: Sequence, runs=None, labels=None, folder: str | Path = ".", keep=None) -> str:
     """The code of the dashboard's only cell, which works in `folder`, so that what is saved lies there.
 
-    Paths are made whole. `files`: none for the embedded scene, one file or folder, or several.
+    Paths are made whole. `keep`: a file by which a page that is loaded again goes on where it was.
+    `files`: none for the embedded scene, one file or folder, or several.
     """
 
     def whole(path):
@@ -33,7 +34,8 @@ def one_cell(files: Sequence, runs=None, labels=None, folder: str | Path = ".") 
     return (
         f"import os\nos.chdir({whole(folder)!r})\n"
         "from rsssl_nb.widgets.dashboard import dashboard\n"
-        f"dashboard({shown!r}, labels={whole(labels)!r}, runs={whole(runs)!r})"
+        f"dashboard({shown!r}, labels={whole(labels)!r}, runs={whole(runs)!r}, "
+        f"keep={whole(keep)!r})"
     )
 
 
@@ -115,5 +117,7 @@ def serve_dashboard(
 ) -> None:
     "Serves the dashboard on files until Ctrl-C; the rest as in `one_cell` and `serve`."
     with tempfile.TemporaryDirectory(prefix="rsssl-nb-") as home:
-        notebook = write_notebook(Path(home) / "rsssl_nb.ipynb", one_cell(files, runs, labels))
+        notebook = write_notebook(
+            Path(home) / "rsssl_nb.ipynb", one_cell(files, runs, labels, keep=Path(home) / "shown.json")
+        )
         serve(notebook, Path(templates), port, browser, tell)
