@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from trials import Arm, World
 
 from rsssl_nb.data.folders import ImageSet, open_folders, read_image
-from rsssl_nb.data.mosaics import MosaicPlan, make_mosaics
+from rsssl_nb.data.mosaics import MosaicPlan, lit, make_mosaics
 from rsssl_nb.evaluation.judges import PixelJudge, SceneJudge, standard_judges
 from rsssl_nb.methods.base import At, uniform
 from rsssl_nb.methods.false import FALSE, Suspects
@@ -32,6 +33,7 @@ from rsssl_nb.methods.ssccl import SSCCL, OverlapBranch
 from rsssl_nb.objectives.similarity import negatives
 from rsssl_nb.views.appearance import Colour
 from rsssl_nb.views.pairs import Plan
+from rsssl_nb.views.peaks import grow
 
 PROTOCOL = 2
 GROUND = 1  # RSSCN7's class field
@@ -102,31 +104,31 @@ def dubai_tiles(split, names=None):
 
 @cache
 def object_mosaics(part):
-    "The mosaics of the world `object`: its ground is filled from eight images."
-    textures, plan = rsscn7(part, 256), MosaicPlan(shape="object", object=(28, 44), ground=GROUND, light=0.2)
-    ground = np.flatnonzero(textures.labels == GROUND)
-    kept = np.setdiff1d(np.arange(len(textures.labels)), ground[8:])
-    few = ImageSet(textures.images[kept], textures.labels[kept], textures.classes)
-    return make_mosaics(few, 2048 if part == "train" else 512, 128, plan, seed=part == "judge")
+    """The mosaics of the world `object`: an ellipse of texture each, on one and the same picture of ground.
+
+    Each ground lies under a light of its own, which the object does not share: all that a ground tells of its
+    mosaic is a colour.
+    """
+    textures, plan = rsscn7(part, 256), MosaicPlan(shape="object", object=(48, 80), ground=GROUND)
+    made = make_mosaics(textures, 2048 if part == "train" else 512, 128, plan, seed=part == "judge")
+    train = rsscn7("train", 256)
+    picture = train.images[np.flatnonzero(train.labels == GROUND)[:1], :, 64:192, 64:192]
+    ground = lit(np.random.default_rng([part == "judge", 2033]), picture.repeat(len(made.images), 0), 0.5)
+    return made._replace(images=np.where(made.parcels[:, None] == 1, made.images, ground))
 
 
 def object_sets(part):
-    "ImageSets of the object's class: of whole mosaics, and of the object's box enlarged to 64 px."
+    "ImageSets of the object's class: of whole mosaics, and of the box inside the object at a view's size."
     made = object_mosaics(part)
-    there = made.parcels == 1
-    kinds = (
-        made.labels.reshape(len(there), -1).max(1, where=there.reshape(len(there), -1), initial=0).astype(int)
-    )
+    boxes = within(torch.as_tensor(made.parcels == 1), 24).tolist()
     cuts = []
-    for image, mask in zip(made.images, there):
-        rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        box = torch.as_tensor(
-            image[None, :, rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1].astype(np.float32)
-        )
-        cut = torch.nn.functional.interpolate(box, 64, mode="bilinear", align_corners=False)[0]
+    for image, (x0, y0, x1, y1) in zip(made.images, boxes):
+        box = torch.as_tensor(image[None, :, y0:y1, x0:x1].astype(np.float32))
+        cut = torch.nn.functional.interpolate(box, 96, mode="bilinear", align_corners=False)[0]
         cuts.append(cut.round().to(torch.uint8).numpy())
     others = [k for k in range(len(made.classes)) if k != GROUND]
-    labels, names = np.searchsorted(others, kinds), tuple(made.classes[k] for k in others)
+    kinds = made.labels.max(axis=(1, 2), where=made.parcels == 1, initial=0)
+    labels, names = np.searchsorted(others, kinds.astype(int)), tuple(made.classes[k] for k in others)
     return ImageSet(made.images, labels, names), ImageSet(np.stack(cuts), labels, names)
 
 
@@ -219,30 +221,39 @@ class FALSENearest(FALSE):
     suspects_kind = NearestSuspects
 
 
-def onto(boxes, mask):
-    "Boxes (N, 4) moved onto the middle of masks (N, h, w), sides kept; those of empty masks stay."
-    size = torch.tensor(mask.shape[:0:-1], device=boxes.device)
-    count = mask.sum((1, 2))
-    at = torch.arange(max(mask.shape[1:]), device=boxes.device, dtype=torch.float32)
-    x = (mask.sum(1) * at[: mask.shape[2]]).sum(1) / count.clamp(min=1)
-    y = (mask.sum(2) * at[: mask.shape[1]]).sum(1) / count.clamp(min=1)
-    side = boxes[:, 2:] - boxes[:, :2]
-    low = (torch.stack([x, y], 1) + 0.5 - side / 2).round().long()
-    low = torch.minimum(low.clamp(min=0), size - side)
-    return torch.where((count > 0)[:, None], torch.cat([low, low + side], 1), boxes)
+def within(mask, least):
+    """Boxes (N, 4) around the middle of what is true in masks (N, h, w), its sides over the root of two.
+
+    So a box lies inside an ellipse. At least `least` pixels wide and high; whole where a mask is empty.
+    """
+    (h, w), (cols, rows) = mask.shape[1:], (mask.any(1).int(), mask.any(2).int())
+    low = torch.stack([cols.argmax(1), rows.argmax(1)], 1)
+    high = torch.stack([v.shape[1] - v.flip(1).argmax(1) for v in (cols, rows)], 1)
+    side = ((high - low) * 0.5**0.5).round().long()
+    low = low + (high - low - side) // 2
+    boxes = grow(torch.cat([low, low + side], 1), least, (h, w))
+    return torch.where(mask.flatten(1).any(1)[:, None], boxes, torch.tensor([0, 0, w, h], device=mask.device))
 
 
 class ToldCrop(GuidedCrop):
-    "Boxes of the sides that the maps chose, laid on the object: ground that is not of class GROUND."
+    "Boxes inside the object, which is what is not of class GROUND; a view that shows none of it stays whole."
 
-    labels = None
+    labels, least = None, 24
 
     def place(self, boxes, pair, at):
-        return onto(boxes, self.labels != GROUND)
+        return within(self.labels != GROUND, self.least)
+
+
+class ElsewhereCrop(ToldCrop):
+    "Boxes of the object's sides, at random places."
+
+    def place(self, boxes, pair, at):
+        u = uniform(at, len(pair), 2, 2, device=boxes.device).transpose(0, 1).flatten(0, 1)
+        return anywhere(super().place(boxes, pair, at), pair.size, u)
 
 
 class GraSSTold(LabelOracle, GraSS):
-    "GraSS told by labels: its boxes' sizes, on the object."
+    "GraSS told by labels: boxes inside the object."
 
     crop_kind = ToldCrop
 
@@ -315,6 +326,12 @@ class GLCNetClass(LabelOracle, GLCNet):
         return super().step(pair, at)
 
 
+class GraSSElsewhere(GraSSTold):
+    "The ceiling's own floor: boxes as large as the object, at random places."
+
+    crop_kind = ElsewhereCrop
+
+
 # arms
 
 
@@ -340,13 +357,14 @@ def arrangement_pool():
 
 COLOUR = Colour(0.4, 0.4, 0.4, p=0.8, grey=0.2, blur=0.5, gain=0.0, offset=0.0)
 VIEWS = Plan(scale=(0.2, 1.0), ratio=(3 / 4, 4 / 3), flips=0.5, turns=True, colour=COLOUR)  # of all arms
+OBJECT_VIEWS = replace(VIEWS, scale=(0.4, 1.0), colour=replace(COLOUR, grey=0.0))  # so that both see ground
 WORLDS = {
     "rsscn7": World(rsscn7_pool, 64, 1500, VIEWS, "judges.json"),
     "dubai": World(dubai_pool, 64, 2160, VIEWS, "judges.json"),
-    "object": World(object_pool, 96, 1000, VIEWS, "controls.json"),
+    "object": World(object_pool, 96, 1000, OBJECT_VIEWS, "controls.json", protocol=3),
     "arrangement": World(arrangement_pool, 64, 1000, VIEWS, "controls.json", min_iou=0.1),
 }
-TABLE = ("scene", "mosaic", "hypercolumn", "finetune")
+TABLE = ("scene", "mosaic", "hypercolumn", "finetune-60", "finetune")
 INFONCE = dict(objective="infonce", head_norm=False)  # one head for all arms here
 ARMS = [
     Arm("random", "rsscn7", None, TABLE),
@@ -366,7 +384,8 @@ ARMS = [
     Arm("grass", "object", GraSS, ("object",), ("boxes",)),
     Arm("grass-other-sign", "object", partial(GraSS, sign=-1), ("object",), ("boxes",)),
     Arm("grass-random", "object", GraSSRandom, ("object",), ("boxes",)),
-    Arm("grass-told", "object", GraSSTold, ("object",), ("boxes",)),
+    Arm("grass-told", "object", partial(GraSSTold, warmup=0.0), ("object",), ("boxes",)),
+    Arm("grass-elsewhere", "object", partial(GraSSElsewhere, warmup=0.0), ("object",), ("boxes",)),
     Arm("simclr", "arrangement", SimCLR, ("mosaic",)),
     Arm("ssccl", "arrangement", partial(SSCCL, **INFONCE), ("mosaic",)),
     Arm("ssccl-shuffled", "arrangement", partial(SSCCLShuffled, **INFONCE), ("mosaic",)),

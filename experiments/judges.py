@@ -14,6 +14,8 @@ Rows land in results/judges.json (the tables) and results/controls.json (the oth
 undecided is given seeds 3 and 4: --seeds 0 1 2 3 4.
 """
 
+from functools import partial
+
 import torch
 from controls import ARMS, JUDGES, PROTOCOL, WORLDS, dubai_tiles, imagery, of_trace
 from trials import ROOT, STRIDE, WIDTH, Campaign, command
@@ -31,8 +33,8 @@ TABLES = {  # of `show`: worlds whose rows stand in one table
 }
 
 
-def tuned(arm, seed, folder, asked, steps=500):
-    "The row of the judge `finetune`: 1 % of Dubai's labels, everything trained, on the validation scene."
+def tuned(arm, seed, folder, asked, steps=500, judge="finetune"):
+    "The row of fine-tuning on 1 % of Dubai's labels, everything trained, judged on the validation scene."
     dubai, steps = imagery() / "dubai", asked.steps or steps
     model, _ = finetune(
         folder if arm.make else "random",
@@ -54,10 +56,11 @@ def tuned(arm, seed, folder, asked, steps=500):
         ready = normalise(torch.as_tensor(images).float(), model.mean.flatten(), model.std.flatten())
         scored = torch.cat([model(x) for x in ready.split(8)])
     value = mean_iou(confusion_matrix(torch.as_tensor(truth), scored.argmax(1), scored.shape[1]))
-    return [dict(judge="finetune", labels=11, method=arm.name, seed=seed, value=float(value), steps=steps)]
+    return [dict(judge=judge, labels=11, method=arm.name, seed=seed, value=float(value), steps=steps)]
 
 
-CAMPAIGN = Campaign(PROTOCOL, WORLDS, ARMS, JUDGES, {"finetune": tuned}, of_trace, "floors.json")
+LATE = {"finetune-60": partial(tuned, steps=60, judge="finetune-60"), "finetune": tuned}
+CAMPAIGN = Campaign(PROTOCOL, WORLDS, ARMS, JUDGES, LATE, of_trace, "floors.json")
 
 
 # what the rows say
@@ -71,7 +74,9 @@ def show(results):
         if not mine:
             print(f"\n## {title}\n\npending")
             continue
-        print(f"\n## {title}\n\n{as_table(mine, judge_power(mine))}\n\n{power_table(mine)}")
+        known = next(c.known for c in CONTROLS if c.world in worlds)
+        power = power_table(mine, known)
+        print(f"\n## {title}\n\n{as_table(mine, judge_power(mine))}\n\n{power}")
         for r in rows:
             if r["world"] in worlds and "suspects" in r and (r["judge"], r["labels"]) == ("scene", 5):
                 print(f"{r['method']} seed {r['seed']}: {r['suspects']} suspects a row, {r['right']} true")

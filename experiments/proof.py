@@ -18,8 +18,8 @@ import judges
 import torch
 from controls import (
     COLOUR,
-    GROUND,
     JUDGES,
+    OBJECT_VIEWS,
     VIEWS,
     FALSEDosed,
     GraSSTold,
@@ -29,7 +29,6 @@ from controls import (
     everywhere,
     object_pool,
     of_trace,
-    onto,
     rsscn7,
     rsscn7_pool,
 )
@@ -103,23 +102,23 @@ def tinted(strength):
 
 
 class PartlyToldCrop(ToldCrop):
-    "Boxes laid on the object in a share `told` of the views, at random places in the others."
+    "Boxes of the object's size, inside it in a share `told` of the views, at random places in the others."
 
     told = 0.5
 
     def place(self, boxes, pair, at):
         u = uniform(at, len(pair), 2, 3, device=boxes.device).transpose(0, 1).flatten(0, 1)
-        object_, chance = onto(boxes, self.labels != GROUND), anywhere(boxes, pair.size, u[:, :2])
-        return torch.where(u[:, 2:] < self.told, object_, chance)
+        inside = super().place(boxes, pair, at)
+        return torch.where(u[:, 2:] < self.told, inside, anywhere(inside, pair.size, u[:, :2]))
 
 
 class GraSSPartlyTold(GraSSTold):
-    "GraSS told by labels in a share `told` of the views."
+    "GraSS told by labels in a share `told` of the views, from the first step on as its ceiling is."
 
     crop_kind = PartlyToldCrop
 
-    def __init__(self, encoder, told=0.5, **options):
-        super().__init__(encoder, **options)
+    def __init__(self, encoder, told=0.5, warmup=0.0, **options):
+        super().__init__(encoder, warmup=warmup, **options)
         self.crop.told = told
 
 
@@ -226,7 +225,8 @@ def dial_worlds():
     made |= {f"parcels-{n}": (partial(parcels_pool, n), 96, 1000) for n in (1, 3, 6, 12)}
     made |= {f"arranged-{s}": (partial(arranged_pool, s), 64, 1000) for s in (0.0, 0.5)}
     least = {name: 0.1 * name.startswith("arranged") for name in made}
-    return {n: World(pool, px, steps, VIEWS, FILES[1], least[n]) for n, (pool, px, steps) in made.items()}
+    views = dict.fromkeys(made, VIEWS) | {"object": OBJECT_VIEWS}
+    return {n: World(pool, px, steps, views[n], FILES[1], least[n]) for n, (pool, px, steps) in made.items()}
 
 
 WORLDS = {

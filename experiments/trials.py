@@ -41,7 +41,7 @@ KEY = ("world", "judge", "method", "labels", "seed", "steps", "dial", "dial_valu
 class World:
     """A world: its pool of images, views of `px` as `views` says, `steps`, and the file of its rows.
 
-    `min_iou` is the least overlap of two views.
+    `min_iou` is the least overlap of two views. `protocol`: its own version where it is not the campaign's.
     """
 
     pool: Callable
@@ -50,6 +50,7 @@ class World:
     views: Plan
     file: str
     min_iou: float = 0.0
+    protocol: int | None = None
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,10 @@ class Campaign:
     measure: Callable | None = None
     floors: str = ""
 
+    def version(self, world: str) -> int:
+        "The protocol under which a world's rows are made."
+        return self.worlds[world].protocol or self.protocol
+
 
 # rows
 
@@ -130,7 +135,8 @@ def tidy(row):
 
 def common_to(campaign, arm):
     "What all rows of an arm say of themselves."
-    facts = dict(world=arm.world, protocol=campaign.protocol, commit=code_version(), device=machine())
+    version = campaign.version(arm.world)
+    facts = dict(world=arm.world, protocol=version, commit=code_version(), device=machine())
     return dict(facts, **dict(arm.also))
 
 
@@ -274,9 +280,10 @@ def jobs_of(campaign, asked):
 
 
 def done(campaign, kind, arm, seed, rows):
-    "Whether the rows of a job are there, under this protocol."
+    "Whether the rows of a job are there, under its world's protocol."
+    wanted = (arm.world, arm.name, seed, campaign.version(arm.world))
     return any(
-        (r["world"], r["method"], r["seed"], r["protocol"]) == (arm.world, arm.name, seed, campaign.protocol)
+        (r["world"], r["method"], r["seed"], r["protocol"]) == wanted
         and all(r.get(k) == v for k, v in arm.also)
         and (r["judge"] in campaign.late) == (kind != "run")
         and (kind == "run" or r["judge"] == kind)
@@ -372,7 +379,7 @@ def status(campaign, asked):
     "Prints what is done, running and left, a line an arm, one sign a seed."
     rows = read_rows(asked.results, [w.file for w in campaign.worlds.values()])
     minutes = {(r["world"], r["method"], r["seed"], r.get("dial_value")): r.get("minutes", 0) for r in rows}
-    other = sum(r["protocol"] != campaign.protocol for r in rows)
+    other = sum(r["protocol"] != campaign.version(r["world"]) for r in rows if r["world"] in campaign.worlds)
     print(f"protocol {campaign.protocol}; {sum(minutes.values()) / 60:.1f} core-hours in the rows")
     if other:
         print(f"{other} rows of another protocol are left out")

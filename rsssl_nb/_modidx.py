@@ -731,6 +731,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'rsssl_nb/evaluation/verdicts.py'),
                                               'rsssl_nb.evaluation.verdicts.paired_gaps': ( 'library/evaluation/verdicts.html#paired_gaps',
                                                                                             'rsssl_nb/evaluation/verdicts.py'),
+                                              'rsssl_nb.evaluation.verdicts.possessive': ( 'library/evaluation/verdicts.html#possessive',
+                                                                                           'rsssl_nb/evaluation/verdicts.py'),
                                               'rsssl_nb.evaluation.verdicts.power_table': ( 'library/evaluation/verdicts.html#power_table',
                                                                                             'rsssl_nb/evaluation/verdicts.py'),
                                               'rsssl_nb.evaluation.verdicts.read_judged': ( 'library/evaluation/verdicts.html#read_judged',

@@ -22,6 +22,7 @@ from rsssl_nb.evaluation.verdicts import CONTROLS, read_judged  # noqa: E402
 from rsssl_nb.methods.base import At  # noqa: E402
 from rsssl_nb.methods.registry import METHODS  # noqa: E402
 from rsssl_nb.objectives.similarity import negatives  # noqa: E402
+from rsssl_nb.views.pairs import Pair  # noqa: E402
 
 
 def at(seed=0):
@@ -76,12 +77,36 @@ def test_doses_of_suspects():
     assert (near.sum(1) == 12).all() and not (near & ~negatives(20)).any()
 
 
-def test_told_boxes_lie_on_the_object():
-    mask = torch.zeros(3, 40, 50, dtype=torch.bool)
-    mask[0, 20:30, 10:20] = True
-    mask[1, :4, 44:] = True
-    boxes = torch.tensor([[0, 0, 10, 10], [0, 0, 20, 20], [3, 4, 9, 9]])
-    assert controls.onto(boxes, mask).tolist() == [[10, 20, 20, 30], [30, 0, 50, 20], [3, 4, 9, 9]]
+def test_told_boxes_lie_inside_the_object():
+    mask = torch.zeros(3, 60, 80, dtype=torch.bool)
+    y, x = torch.meshgrid(torch.arange(60) + 0.5, torch.arange(80) + 0.5, indexing="ij")
+    mask[0] = ((y - 25) / 20) ** 2 + ((x - 40) / 30) ** 2 <= 1
+    mask[1, :4, 70:] = True  # a corner of an object: the box grows, inside the view
+    crop, there = controls.ToldCrop(), Pair(torch.zeros(3, 1, 60, 80), None, None, None, (60, 80))
+    crop.labels = torch.where(mask, 4, GROUND)
+    told = crop.place(torch.zeros(3, 4, dtype=torch.long), there, at())
+    x0, y0, x1, y1 = told[0].tolist()
+    assert mask[0, y0:y1, x0:x1].all() and (x1 - x0, y1 - y0) == (42, 28)
+    assert told[1].tolist() == [56, 0, 80, 24] and told[2].tolist() == [0, 0, 80, 60]
+    crop = controls.ElsewhereCrop()
+    crop.labels = torch.where(mask, 4, GROUND).repeat(2, 1, 1)
+    moved = crop.place(torch.zeros(6, 4, dtype=torch.long), there, at())
+    assert torch.equal(moved[:, 2:] - moved[:, :2], (told[:, 2:] - told[:, :2]).repeat(2, 1))
+    assert (moved[:, :2] >= 0).all() and (moved[:, 2:] <= torch.tensor([80, 60])).all()
+
+
+def test_grounds_of_the_world_object_differ_in_their_light_alone(imagery, monkeypatch):
+    monkeypatch.setenv("RSSSL_DATA", str(imagery))
+    made = controls.object_mosaics("judge")
+    ground = made.parcels[:, None] == 0
+    corner = made.images[:, :, :16, :16].astype(float)[ground[:, 0, :16, :16].all((1, 2))]
+    flat = corner.reshape(len(corner), -1)
+    unlit = flat / flat.mean(1, keepdims=True)
+    dark = flat.max(1) < 250  # no value is clipped
+    assert np.corrcoef(unlit[dark].reshape(dark.sum(), 3, -1)[:20, 0])[0].min() > 0.7
+    whole, cuts = controls.object_sets("judge")
+    assert (whole.labels == cuts.labels).all() and cuts.images.shape[2:] == (96, 96)
+    assert len(whole.classes) == 6 and (np.bincount(whole.labels) >= 60).all()
 
 
 def test_places_of_the_same_class():
@@ -130,7 +155,7 @@ def test_names_are_the_command_lines_where_it_has_them():
 
 def test_the_protocol_lists_every_arm_and_the_steps():
     text = (EXPERIMENTS / "JUDGES.md").read_text()
-    assert f"version {controls.PROTOCOL}" in text
+    assert {f"version {judges.CAMPAIGN.version(name)}" in text for name in WORLDS} == {True}
     for a in ARMS:
         assert f"`{a.name}`" in text, a.name
     for name, world in WORLDS.items():
@@ -180,7 +205,7 @@ def test_show_prints_verdicts_beside_power(tmp_path, capsys):
     assert "| scene | 5 | 0.002 | 0.006 | +0.120 | yes |" in told and "nan" not in told and "inf" not in told
     assert (
         "## the world object\n\npending" in told
-        and "grass (object, object-cut at 20 labels): pending." in told
+        and "grass (object, object-cut at 5 labels): pending." in told
     )
 
 

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['CONTROLS', 'FLOORS', 'FILES', 'FEWEST', 'ROLES', 'Control', 'read_judged', 'rows_of', 'paired_gaps', 'gap_interval',
-           'count_seeds', 'seed_verdict', 'ceiling_verdict', 'control_verdicts', 'signed', 'verdict_table',
-           'power_table', 'role_of', 'value_interval', 'seen_by', 'show_methods', 'floor_sentence', 'control_sentence']
+           'count_seeds', 'possessive', 'seed_verdict', 'ceiling_verdict', 'control_verdicts', 'signed',
+           'verdict_table', 'power_table', 'role_of', 'value_interval', 'seen_by', 'show_methods', 'floor_sentence',
+           'control_sentence']
 
 # %% ../../nbs/library/evaluation/verdicts.ipynb #822dae59
 import json
@@ -25,7 +26,8 @@ class Control:
     """A positive control: a world in which a method's idea must work, as experiments/JUDGES.md fixes it.
 
     `ceiling` is the method told by labels; it must beat SimCLR by `margin` under `judge` at `labels`, else
-    the world is broken. `placebo` is the method's floor.
+    the world is broken. `placebo` is the method's floor. `known`, (method, other): the gain that the judge
+    must be able to show, else it gives no verdict.
     """
 
     method: str
@@ -35,11 +37,15 @@ class Control:
     judge: str
     labels: int
     margin: float
+    known: tuple[str, str] = ("simclr", "random")
 
 
 CONTROLS = (
     Control("false", "rsscn7", "false-every", "false-random", "scene", 5, 0.05),
-    Control("grass", "object", "grass-told", "grass-random", "object-cut", 20, 0.03),
+    Control(
+        *("grass", "object", "grass-told", "grass-random", "object-cut", 5, 0.05),
+        known=("grass-told", "simclr"),  # in this world SimCLR is led astray, and gains nothing on purpose
+    ),
     Control("ssccl", "arrangement", "ssccl-class", "ssccl-shuffled", "mosaic", 64, 0.02),
     Control("glcnet", "arrangement", "glcnet-class", "glcnet-unmatched", "mosaic", 64, 0.02),
 )
@@ -88,7 +94,12 @@ def count_seeds(n: int) -> str:
     )
 
 
-def seed_verdict(gaps: np.ndarray, power: dict | None) -> str:
+def possessive(method: str) -> str:
+    "A method's name with an apostrophe, SimCLR as it is written."
+    return "SimCLR's" if method == "simclr" else f"{method}'s"
+
+
+def seed_verdict(gaps: np.ndarray, power: dict | None, whose: str = "SimCLR's") -> str:
     """Better, worse, no difference or undecided; or why there is no verdict.
 
     `power`: the judge's own, a dict of `judge_power`. Better or worse: the interval leaves out 0 and the
@@ -97,9 +108,9 @@ def seed_verdict(gaps: np.ndarray, power: dict | None) -> str:
     if len(gaps) < FEWEST:
         return f"{count_seeds(len(gaps))}: no verdict"
     if power is None or power["sees"] is None:
-        return "no verdict: whether this judge shows SimCLR's gain is not measured"
+        return f"no verdict: whether this judge shows {whose} gain is not measured"
     if not power["sees"]:
-        return f"no verdict: this judge does not show SimCLR's gain ({power['gain']:+.3f})"
+        return f"no verdict: this judge does not show {whose} gain ({power['gain']:+.3f})"
     mean, half = gap_interval(gaps)
     if abs(mean) < power["smallest"]:
         found = "no difference" if half < power["smallest"] else "undecided"
@@ -130,14 +141,14 @@ def control_verdicts(rows: list[dict], control: Control) -> list[dict]:
     None while too few seeds are there. A broken world gives no verdict about a method.
     """
     mine = rows_of(rows, control)
-    power = next(iter(judge_power(mine)), None)
+    power = next(iter(judge_power(mine, gain=control.known)), None)
     family = [m for m in dict.fromkeys(r["method"] for r in mine) if m.split("-")[0] == control.method]
     top = ceiling_verdict(paired_gaps(mine, control.ceiling), control.margin)
-    found = []
+    found, whose = [], possessive(control.known[0])
     for method in sorted(family, key=lambda m: (m != control.ceiling, m != control.method, m)):
         gaps = paired_gaps(mine, method)
         mean, half = gap_interval(gaps) if len(gaps) else (None, math.inf)
-        told = top if method == control.ceiling else seed_verdict(gaps, power)
+        told = top if method == control.ceiling else seed_verdict(gaps, power, whose)
         if method != control.ceiling and len(gaps) >= FEWEST:
             why = {"misses": "the world is broken", "reaches": "the ceiling is undecided"}
             told = next((f"no verdict: {why[word]}" for word in why if word in top), told)
@@ -165,13 +176,17 @@ def verdict_table(rows: list[dict], controls: tuple = CONTROLS) -> str:
     return "\n".join(lines)
 
 
-def power_table(rows: list[dict]) -> str:
-    "What each judge can see, as a Markdown table: spread of seeds, smallest difference, SimCLR's gain, use."
+def power_table(rows: list[dict], known: tuple[str, str] = ("simclr", "random")) -> str:
+    """What each judge can see, as a Markdown table: spread of seeds, smallest difference, known gain, use.
+
+    `known` as in Control.
+    """
+    whose = possessive(known[0])
     lines = [
-        "| judge | labels | spread of seeds | three seeds show | SimCLR's gain | used for verdicts |",
+        f"| judge | labels | spread of seeds | three seeds show | {whose} gain | used for verdicts |",
         "|" + " --- |" * 6,
     ]
-    for p in judge_power(rows):
+    for p in judge_power(rows, gain=known):
         used = {None: "not yet: fewer than three seeds", True: "yes", False: "no: it does not show the gain"}
         told = [p["judge"], p["labels"], f"{p['spread']:.3f}", f"{p['smallest']:.3f}", signed(p["gain"])]
         lines.append("| " + " | ".join(map(str, [*told, used[p["sees"]]])) + " |")
