@@ -5,7 +5,7 @@
 32 images of 256 pixels, 3 bands, to two views of 224, as in the rows of `views.py`; memory kept, as in a run.
 A piece is the median of calls in which its functions were timed from inside. `floor_ms` is the time in which
 one core copies the bytes that the piece must read and write, were they all in main memory; that of the whole
-call counts its images and views only. `gflops` is what the products reach.
+call counts its images and views only. `gflops` is what the weighed sums reach, of two operations a weight.
 """
 
 import argparse
@@ -45,12 +45,23 @@ def timed(piece, function):
     return call
 
 
-def counted(product):
-    "torch.bmm, whose arithmetic is counted."
+def counted(bags):
+    "F.embedding_bag, whose arithmetic is counted."
 
-    def call(a, b, **more):
-        COUNT["flops"] += 2 * a.shape[0] * a.shape[1] * a.shape[2] * b.shape[2]
-        return product(a, b, **more)
+    def call(rows, lines, **more):
+        COUNT["flops"] += 2 * rows.numel() * lines.shape[1]
+        COUNT["bytes"] += 4 * (lines.numel() + rows.shape[0] * lines.shape[1])
+        return bags(rows, lines, **more)
+
+    return call
+
+
+def counted_copy(lay):
+    "geometry.lay, whose bytes are counted."
+
+    def call(images, *more, **named):
+        COUNT["turned"] += 8 * images.numel()
+        return lay(images, *more, **named)
 
     return call
 
@@ -73,9 +84,10 @@ def watch():
     pairs.stencils = timed("stencils: which lines, which weights", pairs.stencils)
     pairs.tint_ = timed("colours", pairs.tint_)
     pairs.jitters = timed("draws and boxes", pairs.jitters)
-    pairs.resample = timed("layout: crops and turns of what is between", pairs.resample)
-    geometry.weigh = timed("gathering the lines", geometry.weigh)
-    torch.bmm = timed("products", counted(torch.bmm))
+    pairs.resample = timed("crops, and means for contrast", pairs.resample)
+    geometry.lay = timed("turns between rows and columns", counted_copy(geometry.lay))
+    geometry.weigh = timed("weighed sums", geometry.weigh)
+    geometry.F.embedding_bag = timed("weighed sums", counted(geometry.F.embedding_bag))
     assert appearance.torch is torch
 
 
@@ -106,8 +118,8 @@ def measure():
     total = sum(middle.values())
     pixels, views = 4 * raw.numel(), 4 * 2 * N * BANDS * SIZE**2
     floors = {"bytes to normalised floats": raw.numel() + pixels, "colours": 2 * views}
-    floors |= {"products": 3 * views, "gathering the lines": 3 * views}
-    floors |= {"layout: crops and turns of what is between": 6 * views}
+    floors |= {"weighed sums": COUNT["bytes"], "turns between rows and columns": COUNT["turned"]}
+    floors |= {"crops, and means for contrast": 4 * pixels}
     rows = [
         dict(
             piece=piece,
@@ -124,8 +136,8 @@ def measure():
         pieces_ms=round(1e3 * total, 1),
         floor_ms=round(1e3 * must / rate, 1),
         copy_gb_s=round(rate / 1e9, 1),
-        gflops=round(COUNT["flops"] / middle["products"] / 1e9, 1),
-        product_gflop=round(COUNT["flops"] / 1e9, 2),
+        gflops=round(COUNT["flops"] / middle["weighed sums"] / 1e9, 1),
+        sums_gflop=round(COUNT["flops"] / 1e9, 2),
         rows=rows,
     )
 

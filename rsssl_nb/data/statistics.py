@@ -115,7 +115,8 @@ def normalise(images, mean, std):
     mean, std = (
         torch.as_tensor(v, dtype=torch.float32, device=images.device).view(-1, 1, 1) for v in (mean, std)
     )
-    return ((images - mean) / torch.where(std > 0, std, torch.ones_like(std))).nan_to_num(0.0, 0.0, 0.0)
+    ready = (images - mean).div_(torch.where(std > 0, std, torch.ones_like(std)))
+    return ready.nan_to_num_(0.0, 0.0, 0.0)
 
 
 def image_statistics(images) -> tuple[list[float], list[float]]:

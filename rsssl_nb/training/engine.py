@@ -51,9 +51,12 @@ def decay_groups(module: nn.Module, weight_decay: float) -> list[dict]:
 
 
 def make_optimiser(module, name: str = "adamw", lr: float = 1e-3, weight_decay: float = 1e-4):
-    "AdamW, or SGD with momentum 0.9, over a module's trainable parameters."
+    "AdamW, or SGD with momentum 0.9, over a module's trainable parameters; fused on a processor."
     groups = decay_groups(module, weight_decay)
-    return torch.optim.AdamW(groups, lr) if name == "adamw" else torch.optim.SGD(groups, lr, momentum=0.9)
+    fused = all(p.device.type == "cpu" for group in groups for p in group["params"]) or None
+    if name == "adamw":
+        return torch.optim.AdamW(groups, lr, fused=fused)
+    return torch.optim.SGD(groups, lr, momentum=0.9, fused=fused)
 
 # %% ../../nbs/library/training/engine.ipynb #53110ce3
 class Task(Protocol):

@@ -208,7 +208,9 @@ def tuning_optimiser(model: Segmenter, config: TuneConfig) -> torch.optim.AdamW:
     head = nn.ModuleDict({n: m for n, m in model.named_children() if n != "encoder"})
     groups = [dict(g, share=config.encoder_lr) for g in decay_groups(model.encoder, config.weight_decay)]
     groups += decay_groups(head, config.weight_decay)
-    return torch.optim.AdamW([g for g in groups if g["params"]], config.lr)
+    groups = [g for g in groups if g["params"]]
+    fused = all(p.device.type == "cpu" for g in groups for p in g["params"]) or None
+    return torch.optim.AdamW(groups, config.lr, fused=fused)
 
 # %% ../../nbs/library/training/finetune.ipynb #00000020
 STEPS = 1500  # of a run whose length was left open: what released protocols take

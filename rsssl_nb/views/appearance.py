@@ -81,13 +81,19 @@ class Linear:
     def __getitem__(self, i: slice | torch.Tensor) -> "Linear":
         return Linear(self.scale[i], self.share[i], self.mix[i], self.base[i])
 
-    def apply_(self, images: torch.Tensor, mean: torch.Tensor | None = None) -> torch.Tensor:
-        "Images (B, C, H, W), contiguous, changed in place; `mean` (B, C) their own unless given."
+    def apply_(
+        self, images: torch.Tensor, mean: torch.Tensor | None = None, out: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Images (B, C, H, W), contiguous, changed in place, or as `out` where given.
+
+        `mean` (B, C) over pixels is their own unless given.
+        """
         scale, share, mix, base = (v.to(images) for v in (self.scale, self.share, self.mix, self.base))
         mean = images.mean((2, 3)) if mean is None else mean
         rest = torch.baddbmm(base[:, :, None], mix, mean[:, :, None])
         dull = torch.bmm(share[:, None], images.flatten(2)).unflatten(2, images.shape[2:])
-        return images.mul_(scale[:, :, None, None]).add_(dull).add_(rest[..., None])
+        out = torch.addcmul(dull, images, scale[:, :, None, None], out=images if out is None else out)
+        return out.add_(rest[..., None])
 
 
 def linear(
@@ -217,12 +223,15 @@ def tint_(
     colour: Colour,
     change: Linear,
     mean: torch.Tensor | None = None,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The same images (B, C, H, W), contiguous, with their own jitter, grey and missing band in place.
 
-    `change` as `jitters` gives it of `u` and `colour`; `mean` (B, C) as in `Linear`.
+    `change` as `jitters` gives it of `u` and `colour`; `mean` (B, C) and `out` as in `Linear`.
     """
-    images = change.apply_(images, mean)
+    images = change.apply_(images, mean, out)
+    if colour.grey_by != "band" and colour.drop <= 0:
+        return images
     band = (u[:, 8] * images.shape[1]).to(images.device)
     if colour.grey_by == "band":
         images.copy_(one_band(images, (u[:, 4] < colour.grey).to(images.device), band))

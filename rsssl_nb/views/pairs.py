@@ -134,7 +134,7 @@ def mirrors_and_turns(u: torch.Tensor, plan: Plan) -> tuple[torch.Tensor, torch.
     return mirrored, (quarter + 2 * half.long()) % 4
 
 
-def _by_products(
+def _by_rows(
     images: torch.Tensor,
     where: torch.Tensor,
     size: int,
@@ -142,7 +142,7 @@ def _by_products(
     colour: Colour | None,
     views: torch.Tensor,
 ) -> None:
-    """Views (B, C, size, size) made by matrix products: crop, turn and blur are in the weights.
+    """Views (B, C, size, size) made of weighed rows: crop, turn and blur are in the weights.
 
     Colours come after the blur: as its weights sum to 1, the two may change places, but for the mean that
     contrast needs, which is taken without the blur. As many views at a time as a cache holds.
@@ -165,16 +165,15 @@ def _by_products(
             if blurred and colour:
                 kernel = gaussian(sigmas(u[group], colour), min(widest(colour), size - 1))
             along = slope[group, :, None] * steps + offset[group, :, None]  # (n, 2, size)
-            columns, rows = (stencils(along[:, k], side, kernel) for k, side in ((0, W), (1, H)))
-            for k in range(0, len(group), few):
-                which = group[k : k + few]
+            columns, rows = (stencils(along[:, k], side, C, few, kernel) for k, side in ((0, W), (1, H)))
+            for which, column, row in zip(group.split(few), columns, rows):
                 i = slice(int(which[0]), int(which[0]) + 1) if few == 1 else which
-                view = views[i] if direct else torch.empty(len(which), C, size, size, dtype=real)
-                mean = resample(images[i], columns[k : k + few], rows[k : k + few], turned, view)
+                view, mean = resample(images[i].to(real), column, row, turned)
                 if colour and change:
-                    tint_(view, u[i], colour, change[i], mean)
-                if not direct:
-                    views.index_copy_(0, which, view.to(views.dtype))
+                    view = tint_(view, u[i], colour, change[i], mean, views[i] if direct else None)
+                    if direct:
+                        continue
+                views[i] = view.to(views.dtype)
 
 
 def _view(
@@ -189,7 +188,7 @@ def _view(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """One view (B, C, size, size) of the boxes, oriented and recoloured, with its affine.
 
-    Drawn where `index` lies, made where the images lie. On a processor by matrix products, but for small
+    Drawn where `index` lies, made where the images lie. On a processor by weighing rows, but for small
     views and those much smaller than their images, of which looking up a few pixels takes less.
     """
     u = draws(index, 2 + N_DRAWS, seed, epoch, stream)
@@ -199,7 +198,7 @@ def _view(
     views = torch.empty(*images.shape[:2], size, size, dtype=dtype, device=images.device)
     most = 0 if size < 64 else 1.4 if size < 192 else 2  # measured: beyond it `grid_sample` takes less
     if images.device.type == "cpu" and images[0, 0].numel() <= most * size * size:
-        _by_products(images, where, size, u, colour, views)
+        _by_rows(images, where, size, u, colour, views)
         return views, where
     where = where.to(images.device)
     change = jitters(u, images.shape[1], colour) if colour else None
