@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from rsssl_nb.cli.training import training_labels
 from rsssl_nb.data.datasets import (
     DEEPGLOBE,
     FLAIR,
@@ -31,6 +32,8 @@ from rsssl_nb.data.scenes import make_scene
 from rsssl_nb.data.splits import by_scene, check_dataset, leaks
 from rsssl_nb.data.write import write_raster, write_scene
 from rsssl_nb.errors import InputError
+from rsssl_nb.notebook import Note
+from rsssl_nb.training.labelled import LabelRaster, open_pairs
 
 
 @pytest.fixture(autouse=True)
@@ -211,6 +214,27 @@ def own(tmp_path):
 def toml(folder, text):
     (folder / "dataset.toml").write_text(text, encoding="utf-8")
     return folder
+
+
+def test_labels_of_a_dataset_are_read_by_window(own):
+    path = toml(own, 'images = "img"\nlabels = "lab"\n')
+    rasters, labels, classes = training_labels(path)
+    data = open_dataset(path)
+    for entry, raster, found in zip(data.split("train"), rasters, labels, strict=True):
+        whole = data.labels(entry)
+        assert isinstance(found, LabelRaster) and np.array_equal(
+            found.read(8, 16, 32, 24), whole[16:40, 8:40]
+        )
+        assert found.counts.sum() == (whole != 255).sum() and raster.name
+    pairs, coded = open_pairs(rasters, labels, classes)
+    assert [held for _, held in pairs] == labels and coded is classes
+    strange = data.labels(data.scenes[0])
+    strange[0, :4] = 200
+    with pytest.warns(Note, match="counts as no label"):
+        few = LabelRaster(strange, data.coding, rasters[0], tolerate=0.01)
+    assert (few.read(0, 0, 4, 1) == 255).all()
+    with pytest.raises(InputError, match="200"):
+        LabelRaster(strange, data.coding, rasters[0])
 
 
 def test_toml(own):

@@ -413,8 +413,10 @@ def finetune(run, images, labels, out, subset, resume, deterministic, **kw):
 
 
 def training_labels(path):
-    "Rasters, labels and classes of a dataset's labelled training scenes."
+    "Rasters, labels (by window; of polygons whole) and classes of a dataset's labelled training scenes."
     from rsssl_nb.data.datasets import open_dataset
+    from rsssl_nb.data.shapes import VECTORS
+    from rsssl_nb.training.labelled import LabelRaster
 
     data = open_dataset(path)
     entries = [e for e in data.split("train") if e.labels]
@@ -422,4 +424,11 @@ def training_labels(path):
         raise ValueError(
             f"{path} has no labelled training scene: give --labels, or describe it in a dataset.toml"
         )
-    return [data.raster(e) for e in entries], [data.labels(e) for e in entries], data.classes
+    rasters = [data.raster(e) for e in entries]
+    labels = [
+        data.labels(entry)
+        if Path(entry.labels).suffix.lower() in VECTORS
+        else LabelRaster(entry.labels, data.coding, raster, data.tolerate)
+        for entry, raster in zip(entries, rasters)
+    ]
+    return rasters, labels, data.classes

@@ -10,6 +10,7 @@ __all__ = ['grid_windows', 'choose', 'LabelRaster', 'open_pairs', 'read_subset',
 import hashlib
 import os
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from rsssl_nb.data.labels import (
 from ..data.raster import Raster, open_array, open_raster
 from ..data.statistics import mean_and_deviation, mean_and_square, moments
 from ..errors import InputError
+from ..notebook import Note
 
 # %% ../../nbs/library/training/labelled.ipynb #c58c51f9
 def grid_windows(width: int, height: int, size: int) -> list[tuple[int, int]]:
@@ -61,10 +63,11 @@ class LabelRaster:
 
     `source`: a file or array of class numbers (H, W), or of colours (3, H, W), translated through `classes`.
     `like`: the image's Raster. Another size, CRS or grid, and values or colours outside the classes, raise
-    InputError with both names or the share. `counts` (classes,) are the pixels of each class.
+    InputError with both names or the share; up to the share `tolerate` they are 255, with a Note. `counts`
+    (classes,) are the pixels of each class.
     """
 
-    def __init__(self, source, classes: Classes, like: Raster | None = None):
+    def __init__(self, source, classes: Classes, like: Raster | None = None, tolerate: float = 0.0):
         is_file = isinstance(source, (str, os.PathLike))
         self.raster = open_raster(source, alpha="mask", labels=True) if is_file else open_array(source)
         self.height, self.width = self.raster.height, self.raster.width
@@ -85,7 +88,7 @@ class LabelRaster:
             )
         with small_cache([self.raster]):
             self._learn_codes(classes)
-            self.counts = self._count(classes)
+            self.counts = self._count(classes, tolerate)
 
     def _strips(self) -> Iterator[tuple]:
         rows = max(1, 2**20 // self.width)
@@ -123,7 +126,7 @@ class LabelRaster:
             known |= gone.all(0)
         return labels, codes, ~known
 
-    def _count(self, classes):
+    def _count(self, classes, tolerate):
         counts, strange, hidden = np.zeros(256, np.int64), {}, {}
         for raw, gone in self._strips():
             labels, codes, unknown = self._translate(raw, gone)
@@ -136,7 +139,10 @@ class LabelRaster:
             for code, n in zip(*np.unique(codes[unknown], return_counts=True)):
                 strange[int(code)] = strange.get(int(code), 0) + int(n)
         if strange:
-            raise InputError(unknown_labels_sentence(self.raster, classes, strange))
+            sentence = unknown_labels_sentence(self.raster, classes, strange)
+            if sum(strange.values()) > tolerate * self.height * self.width:
+                raise InputError(sentence)
+            warnings.warn(f"{sentence}; it counts as no label here", Note, stacklevel=3)
         refuse_nodata_class(self.raster, classes, hidden)
         return counts[: len(classes.names)]
 
@@ -154,8 +160,9 @@ class LabelRaster:
 def open_pairs(images, labels, classes=None, alpha: str = "auto") -> tuple[list, Classes]:
     """Labelled rasters, as ([(Raster, LabelRaster)], Classes).
 
-    Folders paired by file stem, one file each, lists of files, or arrays and Scenes. `classes`: Classes, a
-    `classes.json`, or None to look beside the labels. InputError names file, value and cure.
+    Folders paired by file stem, one file each, lists of files or LabelRasters, or arrays and Scenes.
+    `classes`: Classes, a `classes.json`, or None to look beside the labels. InputError names file, value
+    and cure.
     """
     if isinstance(images, (str, os.PathLike)):
         found = classes if isinstance(classes, Classes) else read_classes(classes or find_classes(labels))
@@ -169,7 +176,11 @@ def open_pairs(images, labels, classes=None, alpha: str = "auto") -> tuple[list,
     bands = {r.bands for r in rasters}
     if len(bands) > 1:
         raise InputError(f"the labelled images have {sorted(bands)} bands: give images of one band count")
-    return [(r, LabelRaster(file, found, r)) for r, (_, file) in zip(rasters, both)], found
+    read = [
+        lab if isinstance(lab, LabelRaster) else LabelRaster(lab, found, r)
+        for r, (_, lab) in zip(rasters, both)
+    ]
+    return list(zip(rasters, read)), found
 
 # %% ../../nbs/library/training/labelled.ipynb #e7c4ceb7
 def read_subset(path: Path | str) -> list[tuple[str, int, int]]:
