@@ -725,6 +725,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                  'rsssl_nb/evaluation/verdicts.py'),
                                               'rsssl_nb.evaluation.verdicts.count_seeds': ( 'library/evaluation/verdicts.html#count_seeds',
                                                                                             'rsssl_nb/evaluation/verdicts.py'),
+                                              'rsssl_nb.evaluation.verdicts.dose_table': ( 'library/evaluation/verdicts.html#dose_table',
+                                                                                           'rsssl_nb/evaluation/verdicts.py'),
                                               'rsssl_nb.evaluation.verdicts.floor_sentence': ( 'library/evaluation/verdicts.html#floor_sentence',
                                                                                                'rsssl_nb/evaluation/verdicts.py'),
                                               'rsssl_nb.evaluation.verdicts.gap_interval': ( 'library/evaluation/verdicts.html#gap_interval',

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CONTROLS', 'FLOORS', 'FILES', 'FEWEST', 'ROLES', 'Control', 'read_judged', 'rows_of', 'paired_gaps', 'gap_interval',
            'count_seeds', 'possessive', 'seed_verdict', 'ceiling_verdict', 'control_verdicts', 'signed',
-           'verdict_table', 'power_table', 'role_of', 'value_interval', 'seen_by', 'show_methods', 'floor_sentence',
-           'control_sentence']
+           'verdict_table', 'dose_table', 'power_table', 'role_of', 'value_interval', 'seen_by', 'show_methods',
+           'floor_sentence', 'control_sentence']
 
 # %% ../../nbs/library/evaluation/verdicts.ipynb #822dae59
 import json
@@ -174,6 +174,21 @@ def verdict_table(rows: list[dict], controls: tuple = CONTROLS) -> str:
             told = [control.world, control.judge, control.labels, v["method"], signed(v["gap"]), half]
             lines.append("| " + " | ".join(map(str, [*told, v["seeds"], least, v["verdict"]])) + " |")
     return "\n".join(lines)
+
+
+def dose_table(rows: list[dict], control: Control = CONTROLS[0]) -> str:
+    "Suspects a row at the end, how many are true, and the gain over SimCLR: a line a method, few first."
+    lines = ["| method | suspects a row | of them true | less SimCLR | seeds |", "|" + " --- |" * 5]
+    mine = rows_of(rows, control)
+    told = {m: [r for r in mine if r["method"] == m and "suspects" in r] for m in {r["method"] for r in mine}}
+    found = []
+    for method, own in told.items():
+        if own:
+            dose, right = (float(np.mean([r[k] for r in own])) for k in ("suspects", "right"))
+            gaps = paired_gaps(mine, method)
+            gap = signed(float(gaps.mean()) if len(gaps) else None)
+            found.append((dose, right, f"| {method} | {dose:.2f} | {right:.2f} | {gap} | {len(gaps)} |"))
+    return "\n".join([*lines, *(line for *_, line in sorted(found))]) if found else "suspects: pending"
 
 
 def power_table(rows: list[dict], known: tuple[str, str] = ("simclr", "random")) -> str:
