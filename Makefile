@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test lint house tour quick coverage torture fuzz pages bench docs dashboard refresh clean evidence-small evidence-pack evidence judges proof
+.PHONY: help setup lab test lint house tour quick coverage torture fuzz pages bench docs dashboard refresh clean journey evidence-small evidence-pack evidence judges proof
 
 help:
 	@echo "make lab      set up and open JupyterLab on the tour (this machine only, with a token)"
@@ -27,6 +27,7 @@ help:
 	@echo "make docs     the site from the same pages, links checked, in _docs/site/; it needs no network to be read"
 	@echo "make fuzz     a thousand mutated TIFFs against the raster door, a thousand labels, polygons and segmenters; under 6 minutes"
 	@echo "make dashboard  the explorers in tabs, in a browser (this machine only, with a token)"
+	@echo "make journey  the dashboard in a real browser on three rasters of RSSSL_DATA, gestures and screenshots, in runs/journey/"
 	@echo "make refresh  run every page and keep its outputs (PAGES=nbs/course/04_simclr.ipynb for one)"
 	@echo "make evidence-small  every method and placebo through the evidence harness, two minutes on a processor"
 	@echo "make judges   what is left of the judges' tables and positive controls, an hour a call: experiments/JUDGES.md"
@@ -102,6 +103,10 @@ fuzz: $(STAMP)
 dashboard: $(STAMP)
 	@echo "== the explorers in tabs, in a browser, this machine only; stop it with Ctrl-C"
 	@python -m rsssl_nb dashboard
+
+journey: $(STAMP)
+	@echo "== the dashboard in a real browser, three rasters, three widths, light and dark (about 15 minutes)"
+	@python tests/journey.py --out runs/journey
 
 refresh: $(STAMP)
 	@OMP_NUM_THREADS=1 python tests/pages.py --refresh $(PAGES)

@@ -55,6 +55,7 @@ class Dashboard(W.VBox):
         self.path = W.Text(
             value=str(source) if isinstance(source, (str, Path)) else "",
             description="image or folder",
+            tooltip="an image, or a folder of images, for all tabs",
             placeholder="empty: the embedded scene" if source is None else "empty: what was given",
             continuous_update=False,
             layout=W.Layout(width="520px"),

@@ -22,7 +22,7 @@ from ..errors import InputError
 from ..explain.attribution import encoder_of, evaluating
 from ..methods.grass import GraSS
 from ..methods.registry import recorded_method
-from ..notebook import Note
+from ..notebook import Note, gathered_notes
 from ..tensors import build_for, load_into, load_weights
 from ..training.config import TuneConfig
 from ..training.finetune import load_segmenter
@@ -139,7 +139,8 @@ def open_network(what, bands: int):
             torch.manual_seed(0)
             return GraSS(Encoder("resnet18", bands, 64, 8)), None, None
     if isinstance(what, str) and what.startswith(SHIPPED):
-        network, mean, std = shipped_network(what, bands)
+        with gathered_notes():  # what the package brings is no news
+            network, mean, std = shipped_network(what, bands)
     elif isinstance(what, (str, Path)):
         network, mean, std = read_network(what)
     elif hasattr(what, "config"):
@@ -165,10 +166,9 @@ def open_network(what, bands: int):
 def found_differences(raster: Raster, network, mean, std) -> tuple[str, ...]:
     "What differs between a raster and the images of a network's training, a sentence each."
     levels = (None, None) if mean is None or std is None else (mean.flatten(), std.flatten())
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always", Note)
+    with gathered_notes() as said:
         like_training([raster], getattr(network, "meta", None), *levels)
-    return tuple(str(w.message).replace("(--own-numbers)", f"(tick '{OWN}')") for w in said)
+    return tuple(text.replace("(--own-numbers)", f"(tick '{OWN}')") for text in said)
 
 
 def open_for(ground: Ground, what, own: bool = False):
