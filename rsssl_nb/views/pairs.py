@@ -168,12 +168,12 @@ def _by_rows(
             columns, rows = (stencils(along[:, k], side, C, few, kernel) for k, side in ((0, W), (1, H)))
             for which, column, row in zip(group.split(few), columns, rows):
                 i = slice(int(which[0]), int(which[0]) + 1) if few == 1 else which
-                view, mean = resample(images[i].to(real), column, row, turned)
+                some = images[i] if few == 1 else images.index_select(0, which)
+                view, mean = resample(some.to(real), column, row, turned)
                 if colour and change:
                     view = tint_(view, u[i], colour, change[i], mean, views[i] if direct else None)
-                    if direct:
-                        continue
-                views[i] = view.to(views.dtype)
+                if not (direct and colour):
+                    views.index_copy_(0, which, view.to(views.dtype))
 
 
 def _view(
