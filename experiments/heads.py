@@ -16,8 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from campaigns import Campaign
 from controls import JUDGES, VIEWS, dubai_pool
-from trials import ROOT, Arm, Campaign, World, facts_of, judged, keep_rows, read_rows, trained
+from keeping import keep_rows, read_rows
+from trials import ROOT, Arm, World, facts_of, judged, trained
 
 from rsssl_nb.methods.ssccl import SSCCL
 

@@ -8,6 +8,7 @@
     python experiments/judges.py show             tables, power and verdicts of the rows that are there
     python experiments/judges.py floors           pixels alone under every judge, into results/floors.json
     python experiments/judges.py again            one run drawn at random, made again and compared
+    python experiments/judges.py merge FOLDER     the rows of another machine's results folder brought in
     python experiments/judges.py --steps 60 --small     a smoke run: no row is kept in results/
 
 Rows land in results/judges.json (the tables) and results/controls.json (the other two worlds). What stays
@@ -17,8 +18,9 @@ undecided is given seeds 3 and 4: --seeds 0 1 2 3 4.
 from functools import partial
 
 import torch
+from campaigns import Campaign, command
 from controls import ARMS, JUDGES, PROTOCOL, WORLDS, dubai_tiles, imagery, of_trace
-from trials import ROOT, STRIDE, WIDTH, Campaign, command
+from trials import ROOT, STRIDE, WIDTH
 
 from rsssl_nb.confusion import confusion_matrix, mean_iou
 from rsssl_nb.data.statistics import normalise

@@ -1,51 +1,59 @@
 """The proof on a processor: encoders trained long enough to show, when each idea helps. Rules: PROTOCOL.md.
 
     python experiments/proof.py                    all that is left, within --budget seconds; call again
-    python experiments/proof.py --world sweep      sweep, cpu, long, or a world of the dials
+    python experiments/proof.py --world sweep      sweep, cpu, long, imagenet, continued, or one of the dials
     python experiments/proof.py --arms simclr false --seeds 0 --workers 2
-    python experiments/proof.py status             what is done, running and left; pause and go stop and go on
+    python experiments/proof.py status             what is done, running and left, and the budget, in order
+    python experiments/proof.py pause              stops every worker after its next steps; go lets them go on
     python experiments/proof.py show               tables and verdicts of the rows that are there
     python experiments/proof.py again              one run drawn at random, made again and compared
+    python experiments/proof.py merge FOLDER       the rows of another machine's results folder brought in
     python experiments/proof.py --steps 60 --small     a smoke run: no row is kept in results/
 
-Rows land in results/evidence-cpu.json (sweep, cpu, long) and results/when-it-helps.json (the dials).
+Rows land in results/evidence-cpu.json (sweep, cpu, long, imagenet, continued) and results/when-it-helps.json
+(the dials); `make evidence-cpu` makes every table and figure of them.
 """
 
 from dataclasses import replace
 from functools import partial
 
+import controls
 import judges
 import torch
+from campaigns import Campaign, command
 from controls import (
     COLOUR,
     JUDGES,
-    OBJECT_VIEWS,
     VIEWS,
     FALSEDosed,
+    GLCNetClass,
     GraSSTold,
+    SSCCLClass,
     Stack,
     ToldCrop,
     dubai_pool,
     everywhere,
-    object_pool,
     of_trace,
     rsscn7,
     rsscn7_pool,
 )
-from trials import ROOT, Arm, Campaign, World, command, read_rows
+from trials import ROOT, Arm, World
 
 from rsssl_nb.data.mosaics import MosaicPlan, make_mosaics
 from rsssl_nb.evaluation.evidence import PROTOCOL
-from rsssl_nb.evaluation.judged import as_table, judge_power
 from rsssl_nb.methods.base import uniform
 from rsssl_nb.methods.grass import GraSS
-from rsssl_nb.methods.placebos import GraSSRandom, anywhere
+from rsssl_nb.methods.placebos import GraSSOracle, GraSSRandom, anywhere
 from rsssl_nb.methods.registry import method_class, method_options
 from rsssl_nb.views.appearance import Colour
 
 FILES = ("evidence-cpu.json", "when-it-helps.json")
 HEAD = dict(dim=128, head="mlp", head_norm=True)  # one projection head, for all that have one
 JUDGED = ("scene", "mosaic", "hypercolumn")
+FOUR = ("false", "grass", "glcnet", "ssccl")
+PLACEBOS = ("false-random", "grass-random", "glcnet-unmatched", "ssccl-shuffled")
+BASELINES = ("byol", "mocov2", "densecl", "lejepa")
+CEILING = 40.0  # core-hours of all parts
 
 
 def common(name, **options):
@@ -59,16 +67,37 @@ def common(name, **options):
 
 
 def main_arms():
-    "The arms of the world `cpu`, of `long` for one seed, and those fine-tuned at the end."
-    tuned = ("simclr", "glcnet", "false", "grass", "ssccl")
-    placebos = ("glcnet-unmatched", "false-random", "grass-random", "ssccl-shuffled")
-    made = {name: common(name) for name in (*tuned, *placebos, "byol", "mocov2", "densecl", "lejepa")}
-    made["glcnet-mean"] = common("glcnet", style="mean")
-    main = [Arm("random", "cpu", None, (*JUDGED, "finetune"))]
-    for name, make in made.items():
-        main.append(Arm(name, "cpu", make, (*JUDGED, "finetune") if name in tuned else JUDGED))
-    longer = Arm("simclr-long", "cpu", common("simclr"), JUDGED, steps=1500)
-    return [*main, longer, *(Arm(name, "long", made[name], JUDGED, seeds=1) for name in tuned)]
+    "The arms of the world `cpu`, those of `long` for one seed; the first six are fine-tuned, too."
+    tuned = ("simclr", *FOUR)
+    arms = [Arm("random", "cpu", None, (*JUDGED, "finetune"))]
+    for name in (*tuned, *PLACEBOS):
+        arms.append(Arm(name, "cpu", common(name), (*JUDGED, "finetune") if name in tuned else JUDGED))
+    arms.append(Arm("glcnet-mean", "cpu", common("glcnet", style="mean"), JUDGED))
+    arms.append(Arm("simclr-long", "cpu", common("simclr"), JUDGED, steps=1500))
+    arms += [Arm(name, "cpu", common(name), JUDGED) for name in BASELINES]
+    return [*arms, *(Arm(name, "long", common(name), JUDGED, seeds=1) for name in tuned)]
+
+
+# from weights that are there already
+
+
+def start_arms():
+    """Arms that go on from weights: ImageNet's on Dubai, and a shipped SimCLR of Dubai on RSSCN7.
+
+    Beside each, in one world, the weights as they are, the untrained network, and SimCLR from there.
+    """
+    arms = []
+    for world, source, methods in (
+        ("imagenet", "imagenet", ("simclr", *FOUR)),
+        ("continued", "shipped:simclr-1000", ("simclr",)),
+    ):
+        begun = dict(init=source, also=(("init", source),))
+        alone = (("init", "random"),)
+        arms.append(Arm("random", world, None, JUDGED, also=alone, seeds=3))
+        arms.append(Arm(source.partition(":")[2] or source, world, None, JUDGED, seeds=1, **begun))
+        arms += [Arm(name, world, common(name), JUDGED, seeds=3, **begun) for name in methods]
+        arms.append(Arm("simclr", world, common("simclr"), JUDGED, also=alone, seeds=3))
+    return arms
 
 
 # the sweep, on SimCLR alone
@@ -161,43 +190,47 @@ def false_arms():
     for dose in (4, 12):
         make = partial(FALSEDosed, dose=dose)
         arms.append(dial("false", "dose", dose, "told", "rsscn7", make, ("scene",), ("suspects",)))
-    kinds = dict(simclr="simclr", rule="false", ceiling="every", placebo="false-random")
+    kinds = {name: method_class(name) for name in ("simclr", "false", "false-random")}
     for count in (2, 4):
-        for arm, name in kinds.items():
-            make = partial(FALSEDosed, dose=None) if name == "every" else method_class(name)
-            arms.append(dial("false", "classes", count, arm, f"classes-{count}", make, ("scene",)))
+        for method, make in {**kinds, "false-every": partial(FALSEDosed, dose=None)}.items():
+            arms.append(dial(method, "classes", count, role(method), f"classes-{count}", make, ("scene",)))
     return arms
+
+
+def role(method):
+    "What an arm of a dial is to its method: simclr, placebo, ceiling or rule."
+    if method == "simclr":
+        return "simclr"
+    told = {"every": "ceiling", "class": "ceiling", "oracle": "ceiling"}
+    return "placebo" if method in PLACEBOS else told.get(method.partition("-")[2], "rule")
 
 
 def grass_arms():
     "GraSS: share of views whose box is told, and parcels a view, both signs. 0 and 1: controls.json."
-    arms = [
-        dial(
-            "grass",
-            "told",
-            told,
-            "told",
-            "object",
-            partial(GraSSPartlyTold, told=told),
-            ("object",),
-            ("boxes",),
-        )
-        for told in (0.25, 0.5, 0.75)
-    ]
-    kinds = {"simclr": method_class("simclr"), "rule": GraSS, "other-sign": partial(GraSS, sign=-1)}
+    arms = []
+    for told in (0.25, 0.5, 0.75):
+        make = partial(GraSSPartlyTold, told=told)
+        arms.append(dial("grass", "told", told, "told", "object", make, ("object",), ("boxes",)))
+    kinds = {"simclr": method_class("simclr"), "grass": GraSS, "grass-random": GraSSRandom}
+    kinds["grass-oracle"] = GraSSOracle
     for parcels in (1, 3, 6, 12):
-        for arm, make in {**kinds, "placebo": GraSSRandom}.items():
-            arms.append(dial("grass", "parcels", parcels, arm, f"parcels-{parcels}", make, ("mosaic",)))
+        world = f"parcels-{parcels}"
+        for method, make in kinds.items():
+            arms.append(dial(method, "parcels", parcels, role(method), world, make, ("mosaic",)))
+        turned = partial(GraSS, sign=-1)
+        arms.append(dial("grass", "parcels", parcels, "other-sign", world, turned, ("mosaic",)))
     return arms
 
 
 def arrangement_arms():
     "GLCNet and SSCCL: the share of families that differ in arrangement alone. 1: controls.json."
+    kinds = {m: method_class(m) for m in ("simclr", "glcnet", "glcnet-unmatched", "ssccl", "ssccl-shuffled")}
+    kinds |= {"glcnet-class": GLCNetClass, "ssccl-class": SSCCLClass}
     arms = []
     for share in (0.0, 0.5):
-        for method in ("simclr", "glcnet", "ssccl", "glcnet-unmatched", "ssccl-shuffled"):
-            make = partial(method_class(method), **judges_options(method))
-            arms.append(dial(method, "arrangement", share, "rule", f"arranged-{share}", make, ("mosaic",)))
+        for method, cls in kinds.items():
+            make, world = partial(cls, **judges_options(method)), f"arranged-{share}"
+            arms.append(dial(method, "arrangement", share, role(method), world, make, ("mosaic",)))
     return arms
 
 
@@ -209,58 +242,77 @@ def judges_options(method):
 def crop_arms():
     "All: the least crop."
     arms = []
-    for least in (0.08, 0.4, 0.7):
+    for least in (0.08, 0.2, 0.4, 0.7):
         views = replace(VIEWS, scale=(least, 1.0))
-        for method in ("simclr", "glcnet", "false", "grass", "ssccl"):
-            make = partial(method_class(method), **judges_options(method))
-            asked = ("scene", "mosaic")
-            arms.append(dial(method, "scale", least, "rule", "rsscn7", make, asked, views=views))
+        for method in ("simclr", *FOUR):
+            make, asked = partial(method_class(method), **judges_options(method)), ("scene", "mosaic")
+            arms.append(dial(method, "scale", least, role(method), "crops", make, asked, views=views))
     return arms
 
 
 def dial_worlds():
     "The worlds of the dials, by name; rsscn7 and object are the positive controls' own."
-    made = {"rsscn7": (rsscn7_pool, 64, 1500), "object": (object_pool, 96, 1000)}
-    made |= {f"classes-{n}": (partial(few_classes, n), 64, 1000) for n in (2, 4)}
-    made |= {f"parcels-{n}": (partial(parcels_pool, n), 96, 1000) for n in (1, 3, 6, 12)}
-    made |= {f"arranged-{s}": (partial(arranged_pool, s), 64, 1000) for s in (0.0, 0.5)}
-    least = {name: 0.1 * name.startswith("arranged") for name in made}
-    views = dict.fromkeys(made, VIEWS) | {"object": OBJECT_VIEWS}
-    return {n: World(pool, px, steps, views[n], FILES[1], least[n]) for n, (pool, px, steps) in made.items()}
+    made = {name: replace(controls.WORLDS[name], file=FILES[1]) for name in ("rsscn7", "object")}
+    made |= {f"classes-{n}": World(partial(few_classes, n), 64, 1000, VIEWS, FILES[1]) for n in (2, 4)}
+    for n in (1, 3, 6, 12):
+        made[f"parcels-{n}"] = World(partial(parcels_pool, n), 96, 500, VIEWS, FILES[1])
+    for s in (0.0, 0.5):
+        made[f"arranged-{s}"] = World(partial(arranged_pool, s), 64, 1000, VIEWS, FILES[1], min_iou=0.1)
+    made["crops"] = World(rsscn7_pool, 64, 500, VIEWS, FILES[1])
+    return made
 
 
+LITE0 = "timm:tf_efficientnet_lite0"
 WORLDS = {
-    "sweep": World(dubai_pool, 64, 1000, VIEWS, FILES[0]),
-    "cpu": World(dubai_pool, 96, 1000, VIEWS, FILES[0]),
-    "long": World(dubai_pool, 96, 4000, VIEWS, FILES[0]),
+    "sweep": World(dubai_pool, 64, 1000, VIEWS, FILES[0], exact=True),
+    "cpu": World(dubai_pool, 96, 1000, VIEWS, FILES[0], exact=True, snapshots=(200,)),
+    "long": World(dubai_pool, 96, 4000, VIEWS, FILES[0], exact=True, snapshots=(200, 1000)),
+    "imagenet": World(dubai_pool, 96, 500, VIEWS, FILES[0], exact=True, trunk=LITE0),
+    "continued": World(rsscn7_pool, 64, 500, VIEWS, FILES[0], exact=True),
     **dial_worlds(),
 }
-ARMS = [*sweep_arms(), *main_arms(), *false_arms(), *arrangement_arms(), *grass_arms(), *crop_arms()]
+DIALS = [*false_arms(), *grass_arms(), *arrangement_arms(), *crop_arms()]
+ARMS = [*main_arms(), *sweep_arms(), *DIALS, *start_arms()]
+PARTS = {  # in the order in which hours are spent; what does not fit is dropped from the end
+    "main arms": lambda kind, arm, seed: kind == "run" and arm.world == "cpu" and arm.name not in BASELINES,
+    "baselines, first seed": lambda kind, arm, seed: arm.name in BASELINES and seed == 0,
+    "4 000 steps": lambda kind, arm, seed: arm.world == "long",
+    "sweep": lambda kind, arm, seed: arm.world == "sweep",
+    "dials": lambda kind, arm, seed: WORLDS[arm.world].file == FILES[1],
+    "ImageNet, continuing": lambda kind, arm, seed: arm.world in ("imagenet", "continued"),
+    "fine-tuning": lambda kind, arm, seed: kind == "finetune",
+    "baselines, other seeds": lambda kind, arm, seed: arm.name in BASELINES,
+}
+
+
+def guess(kind, arm):
+    "Minutes of a job on one quiet core, where none like it was measured."
+    if kind == "finetune":
+        return 8.0
+    world = WORLDS[arm.world]
+    steps, judging = (arm.steps or world.steps) if arm.make else 0, 0.5 * len(arm.judges)
+    if world.trunk == LITE0:
+        return judging + steps / 30
+    slower = 1.4 if arm.name.startswith("grass") else 1.0
+    return judging + slower * steps / (190 if world.px == 64 else 110)
 
 
 def tuned(arm, seed, folder, asked):
-    "The row of the judge `finetune`: 1 % of Dubai's labels, 1 500 steps, on the validation scene."
+    "The row of the judge `finetune`: 1 % of Dubai's labels, the defaults' 1 500 steps, on scene 2."
     return judges.tuned(arm, seed, folder, asked, steps=1500)
 
 
-CAMPAIGN = Campaign(PROTOCOL, WORLDS, ARMS, JUDGES, {"finetune": tuned}, of_trace)
+CAMPAIGN = Campaign(
+    PROTOCOL, WORLDS, ARMS, JUDGES, {"finetune": tuned}, of_trace, parts=PARTS, ceiling=CEILING, guess=guess
+)
 
 
 def show(results):
-    "Prints the tables and power of each world, and of each dial."
-    rows = [r for r in read_rows(results, FILES) if r["protocol"] == PROTOCOL]
-    for world in dict.fromkeys(r["world"] for r in rows):
-        mine = [dict(r, method=named(r)) for r in rows if r["world"] == world and r["labels"]]
-        print(f"\n## {world}\n\n{as_table(mine, judge_power(mine))}")
+    "Prints every table of the rows of a results folder."
+    from report import tables_of
 
-
-def named(row):
-    "A row's method, with its dial where it has one."
-    return (
-        f"{row['method']} {row['dial']} {row['dial_value']} {row.get('arm', '')}"
-        if "dial" in row
-        else row["method"]
-    )
+    for name, table in tables_of(results).items():
+        print(f"\n## {name}\n\n{table}")
 
 
 asked, main = command(CAMPAIGN, __doc__, ROOT / "runs" / "proof", show)
