@@ -106,11 +106,11 @@ def folder_of(asked, arm, seed):
 def folders_of(campaign, asked, arm, seed, ended):
     """The folders of runs of an arm and seed, by whichever code, the last one last: ended, or broken off.
 
-    Those of another protocol, as their file `protocol` says, are left out.
+    Those of another protocol, as the file FOLDER.protocol beside them says, are left out.
     """
     version, found = str(campaign.version(arm.world)), []
     for folder in asked.work.glob(f"{arm.label}-{seed}-*"):
-        told = folder / "protocol"
+        told = asked.work / f"{folder.name}.protocol"
         mine = not told.exists() or told.read_text().strip() == version
         began, ends = ((folder / name).exists() for name in ("config.json", "encoder.safetensors"))
         if mine and began and ends == ended:
@@ -125,8 +125,8 @@ def run(campaign, arm, seed, folder, asked, stop):
         facts = dict(steps=0, minutes=0.0)
         return judged(campaign, arm, seed, untrained(world, arm, seed), facts)
     stack = pool_of(world)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "protocol").write_text(f"{campaign.version(arm.world)}\n")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    (folder.parent / f"{folder.name}.protocol").write_text(f"{campaign.version(arm.world)}\n")
     method, config, log, complete = trained(
         world, arm, seed, folder, stack, asked.precision, stop, asked.steps
     )
@@ -237,7 +237,7 @@ def status(campaign, asked):
     print(f"drawn in {draw_status(signs, asked)}")
 
 
-SIGNS = {"#": ("#009e73", "done"), ">": ("#e69f00", "running"), ".": ("#d9d9d9", "left")}
+SIGNS = {"#": "#009e73", ">": "#e69f00", ".": "#d9d9d9"}  # of Okabe and Ito, and grey
 
 
 def draw_status(signs, asked):
@@ -250,7 +250,7 @@ def draw_status(signs, asked):
         mine = [arm for arm in signs if arm.world == world]
         for y, arm in enumerate(mine):
             for x, sign in enumerate(signs[arm]):
-                ax.plot(x, y, "s", color=SIGNS[sign][0], markersize=7)
+                ax.plot(x, y, "s", color=SIGNS[sign], markersize=6)
         ax.set_yticks(range(len(mine)), [arm.label.removeprefix(f"{world}-") for arm in mine], fontsize=6)
         ax.set_xticks(range(len(asked.seeds)), asked.seeds, fontsize=6)
         ax.set_xlim(-0.6, len(asked.seeds) - 0.4)
@@ -258,9 +258,9 @@ def draw_status(signs, asked):
         ax.set_title(world, fontsize=8)
 
     most = max(sum(arm.world == world for arm in signs) for world in worlds)
-    picture = show_grid([lambda ax, w=w: draw(ax, w) for w in worlds], cols=4, size=(2.6, 0.5 + 0.16 * most))
+    picture = show_grid([lambda ax, w=w: draw(ax, w) for w in worlds], cols=4, size=(3.2, 0.8 + 0.15 * most))
     path = asked.work / "status.png"
-    picture.suptitle(", ".join(f"{colour_name[1]}" for colour_name in SIGNS.values()), fontsize=8)
+    picture.suptitle("done, running, left: green, orange, grey", fontsize=8)
     picture.savefig(path, dpi=110)
     return path
 

@@ -12,8 +12,11 @@ import torch
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
 sys.path.append(str(EXPERIMENTS))
+import budgets  # noqa: E402
+import campaigns  # noqa: E402
 import controls  # noqa: E402
 import judges  # noqa: E402
+import keeping  # noqa: E402
 import trials  # noqa: E402
 from controls import ARMS, GROUND, WORLDS, DosedSuspects, NearestSuspects, Stack, everywhere  # noqa: E402
 
@@ -23,6 +26,7 @@ from rsssl_nb.methods.base import At  # noqa: E402
 from rsssl_nb.methods.registry import METHODS  # noqa: E402
 from rsssl_nb.objectives.similarity import negatives  # noqa: E402
 from rsssl_nb.views.pairs import Pair  # noqa: E402
+from rsssl_nb.weights import load_weights  # noqa: E402
 
 
 def at(seed=0):
@@ -187,18 +191,18 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(stack, tmp_path):
 def test_rows_are_merged_by_key_and_kept_sorted(tmp_path):
     path, work = tmp_path / "judges.json", tmp_path / "work"
     rows = [dict(world="rsscn7", judge="scene", method="simclr", labels=5, seed=s, value=0.5) for s in (1, 0)]
-    trials.keep_rows(path, work, rows)
-    trials.keep_rows(path, work, [dict(rows[0], value=0.6)])
-    trials.keep_rows(tmp_path / "controls.json", work, [dict(rows[0], world="object")])
+    keeping.keep_rows(path, work, rows)
+    keeping.keep_rows(path, work, [dict(rows[0], value=0.6)])
+    keeping.keep_rows(tmp_path / "controls.json", work, [dict(rows[0], world="object")])
     assert [r["value"] for r in json.loads(path.read_text())] == [0.5, 0.6]
-    assert len(trials.read_rows(tmp_path, ["judges.json", "controls.json"])) == 3
+    assert len(keeping.read_rows(tmp_path, ["judges.json", "controls.json"])) == 3
 
 
 def test_show_prints_verdicts_beside_power(tmp_path, capsys):
     common = dict(world="rsscn7", judge="scene", labels=5, protocol=controls.PROTOCOL)
     values = {"random": 0.4, "simclr": 0.52, "false": 0.525, "false-every": 0.66}
     rows = [dict(common, method=m, seed=s, value=v + 0.002 * s) for m, v in values.items() for s in range(3)]
-    trials.keep_rows(tmp_path / "judges.json", tmp_path / "work", rows)
+    keeping.keep_rows(tmp_path / "judges.json", tmp_path / "work", rows)
     judges.show(tmp_path)
     told = capsys.readouterr().out
     assert "| rsscn7 | scene | 5 | false-every | +0.140 | 0.000 | 3 | 0.006 | ceiling passes 0.05 |" in told
@@ -211,7 +215,7 @@ def test_show_prints_verdicts_beside_power(tmp_path, capsys):
 
 def test_a_seed_beyond_the_third_can_be_asked_for():
     asked = judges.asked(["--world", "rsscn7", "--arms", "false", "--seeds", "3", "4"])
-    assert [seed for _, _, seed in trials.jobs_of(judges.CAMPAIGN, asked)] == [3, 4]
+    assert [seed for _, _, seed in campaigns.jobs_of(judges.CAMPAIGN, asked)] == [3, 4]
 
 
 def test_floors_are_asked_on_their_own(tmp_path, capsys):
@@ -221,14 +225,14 @@ def test_floors_are_asked_on_their_own(tmp_path, capsys):
 
     campaign = replace(judges.CAMPAIGN, judges={"scene": lambda: [Floors()]})
     words = ["floors", "--world", "rsscn7", "--results", str(tmp_path), "--work", str(tmp_path / "work")]
-    trials.carry_out(campaign, judges.asked(words), judges.show)
+    campaigns.carry_out(campaign, judges.asked(words), judges.show)
     rows = read_judged(tmp_path)
     assert [(r["method"], r["judge"], r["value"], r["protocol"]) for r in rows] == [
         ("bands", "scene", 0.25, controls.PROTOCOL),
         ("colour", "scene", 0.25, controls.PROTOCOL),
     ]
     with pytest.raises(SystemExit, match="run the arm `random`"):
-        trials.keep_floors(replace(campaign, floors=""), judges.asked(words))
+        campaigns.keep_floors(replace(campaign, floors=""), judges.asked(words))
 
 
 def test_steps_of_its_own_need_small(capsys):
@@ -270,7 +274,7 @@ def a_campaign(stack, judge, names=("simclr", "false"), broken=()):
         assert (folder / "encoder.safetensors").exists()
         return [dict(judge="late", labels=1, method=one.name, seed=seed, value=0.25)]
 
-    return trials.Campaign(7, worlds, arms, {"scene": lambda: [judge]}, {"late": late})
+    return campaigns.Campaign(7, worlds, arms, {"scene": lambda: [judge]}, {"late": late})
 
 
 class OneNumber:
@@ -281,8 +285,8 @@ class OneNumber:
 
 
 def asked_for(campaign_, tmp_path, *given):
-    parser = trials.add_options(argparse.ArgumentParser(), campaign_, tmp_path / "work")
-    asked = trials.asked_of(parser, campaign_, [*given, "--results", str(tmp_path), "--precision", "no"])
+    parser = campaigns.add_options(argparse.ArgumentParser(), campaign_, tmp_path / "work")
+    asked = campaigns.asked_of(parser, campaign_, [*given, "--results", str(tmp_path), "--precision", "no"])
     asked.work.mkdir(exist_ok=True)
     return asked
 
@@ -290,18 +294,18 @@ def asked_for(campaign_, tmp_path, *given):
 def test_a_queue_does_each_job_once_names_what_fails_and_goes_on(stack, tmp_path, capsys):
     made = a_campaign(stack, OneNumber(), broken=("vicreg",))
     asked = asked_for(made, tmp_path)
-    left, failed = trials.queue(made, asked)
+    left, failed = campaigns.queue(made, asked)
     assert left == 2 and failed[0] == "rsscn7-vicreg seed 0: the disk is full"
-    assert len(failed) == 2 and failed[1].startswith("rsscn7-vicreg seed 0: late needs the trained run")
-    rows = trials.read_rows(tmp_path, ["judges.json"])
+    assert len(failed) == 2 and failed[1].startswith("rsscn7-vicreg seed 0, late: late needs the trained run")
+    rows = keeping.read_rows(tmp_path, ["judges.json"])
     found = {(r["method"], r["judge"]) for r in rows}
     assert found == {(m, j) for m in ("simclr", "false") for j in ("scene", "late")}
     assert all(r["protocol"] == 7 and r["device"] and r["commit"] for r in rows)
     assert all(r["minutes"] >= 0 and len(r["log"]) == 16 for r in rows if r["judge"] == "scene")
     before = (tmp_path / "judges.json").read_bytes()
-    assert trials.queue(made, asked)[0] == 2 and (tmp_path / "judges.json").read_bytes() == before
+    assert campaigns.queue(made, asked)[0] == 2 and (tmp_path / "judges.json").read_bytes() == before
     capsys.readouterr()
-    trials.status(made, asked)
+    campaigns.status(made, asked)
     told = capsys.readouterr().out.splitlines()
     assert [line.split() for line in told[1:4]] == [
         ["rsscn7-simclr", "#"],
@@ -313,43 +317,171 @@ def test_a_queue_does_each_job_once_names_what_fails_and_goes_on(stack, tmp_path
 def test_rows_of_another_protocol_are_made_again_and_named(stack, tmp_path, capsys):
     made = a_campaign(stack, OneNumber(), ("simclr",))
     asked = asked_for(made, tmp_path)
-    trials.queue(made, asked)
-    trials.status(replace(made, protocol=8), asked)
+    campaigns.queue(made, asked)
+    campaigns.status(replace(made, protocol=8), asked)
     told = capsys.readouterr().out
     assert "2 rows of another protocol are left out" in told and "rsscn7-simclr" in told
-    assert not trials.done(
-        replace(made, protocol=8), "run", made.arms[0], 0, trials.read_rows(tmp_path, ["judges.json"])
+    assert not keeping.done(
+        replace(made, protocol=8), "run", made.arms[0], 0, keeping.read_rows(tmp_path, ["judges.json"])
     )
 
 
 def test_a_pause_stops_with_a_checkpoint_and_the_queue_goes_on(stack, tmp_path):
     made = a_campaign(stack, OneNumber(), ("simclr",))
     asked = asked_for(made, tmp_path, "--budget", "3")
-    trials.carry_out(made, asked_for(made, tmp_path, "pause"), None)
-    assert trials.queue(made, asked)[0] == 2 and not (tmp_path / "judges.json").exists()
-    trials.carry_out(made, asked_for(made, tmp_path, "go"), None)
-    assert trials.queue(made, asked_for(made, tmp_path))[0] == 0
+    campaigns.carry_out(made, asked_for(made, tmp_path, "pause"), None)
+    assert campaigns.queue(made, asked)[0] == 2 and not (tmp_path / "judges.json").exists()
+    campaigns.carry_out(made, asked_for(made, tmp_path, "go"), None)
+    assert campaigns.queue(made, asked_for(made, tmp_path))[0] == 0
 
 
 def test_a_run_made_again_has_the_same_values(stack, tmp_path, capsys):
     made = a_campaign(stack, OneNumber(), ("simclr",))
     asked = asked_for(made, tmp_path)
-    trials.queue(made, asked)
-    assert trials.again(made, asked) and "1 of 1 values are the same" in capsys.readouterr().out
+    campaigns.queue(made, asked)
+    assert campaigns.again(made, asked) and "1 of 1 values are the same" in capsys.readouterr().out
     rows = json.loads((tmp_path / "judges.json").read_text())
-    trials.keep_rows(tmp_path / "judges.json", asked.work, [dict(r, value=r["value"] + 1e-5) for r in rows])
-    assert not trials.again(made, asked)
+    keeping.keep_rows(tmp_path / "judges.json", asked.work, [dict(r, value=r["value"] + 1e-5) for r in rows])
+    assert not campaigns.again(made, asked)
 
 
 def test_a_late_job_finds_its_run_by_whichever_code_and_says_when_it_is_gone(stack, tmp_path, monkeypatch):
     made = a_campaign(stack, OneNumber(), ("simclr",))
     asked = asked_for(made, tmp_path)
-    trials.queue(replace(made, late={}), asked)
-    monkeypatch.setattr(trials, "code_version", lambda: "another")
-    assert trials.queue(made, asked) == (0, [])
+    campaigns.queue(replace(made, late={}), asked)
+    monkeypatch.setattr(campaigns, "code_version", lambda: "another")
+    assert campaigns.queue(made, asked) == (0, [])
     gone = replace(made, protocol=8, late={"late": made.late["late"]})
-    rows = [dict(r, protocol=8) for r in trials.read_rows(tmp_path, ["judges.json"]) if r["judge"] == "scene"]
+    rows = [
+        dict(r, protocol=8) for r in keeping.read_rows(tmp_path, ["judges.json"]) if r["judge"] == "scene"
+    ]
     (tmp_path / "judges.json").write_text(json.dumps(rows))
     asked.work = tmp_path / "elsewhere"
-    left, failed = trials.queue(gone, asked)
+    left, failed = campaigns.queue(gone, asked)
     assert left == 1 and "late needs the trained run" in failed[0]
+
+
+# what goes wrong on the way
+
+
+def test_another_machine_goes_on_from_the_rows_alone(stack, tmp_path):
+    made = a_campaign(stack, OneNumber())
+    first = asked_for(made, tmp_path)
+    campaigns.queue(replace(made, arms=made.arms[:1]), first)
+    there = (tmp_path / "judges.json").read_text()
+    other = asked_for(made, tmp_path, "--work", str(tmp_path / "elsewhere"))
+    assert campaigns.queue(made, other) == (0, []) and there != (tmp_path / "judges.json").read_text()
+    assert not list(other.work.glob("rsscn7-simclr-*")) and list(other.work.glob("rsscn7-false-*"))
+
+
+def test_rows_brought_in_from_another_machine_leave_strangers_out(stack, tmp_path, capsys):
+    made = a_campaign(stack, OneNumber(), ("simclr",))
+    asked = asked_for(made, tmp_path)
+    campaigns.queue(made, asked)
+    kept = json.loads((tmp_path / "judges.json").read_text())
+    theirs = [dict(kept[0], seed=1), dict(kept[0], seed=2, protocol=6), dict(kept[0], world="mars")]
+    theirs += [dict(kept[0], seed=3, value=None)]
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/judges.json").write_text(json.dumps(theirs))
+    words = ["merge", str(tmp_path / "theirs"), "--results", str(tmp_path), "--work", str(asked.work)]
+    campaigns.carry_out(made, judges.asked(words), None)
+    told = capsys.readouterr().out
+    assert "1 rows of protocol 6, not 7" in told and "1 rows of the world 'mars'" in told
+    assert "1 rows without a number" in told and "judges.json: 1 new rows" in told
+    assert len(json.loads((tmp_path / "judges.json").read_text())) == len(kept) + 1
+    (tmp_path / "theirs/judges.json").write_text("no rows")
+    campaigns.carry_out(made, judges.asked(words), None)
+    assert "holds no rows" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="merge needs the results folder"):
+        judges.asked(["merge"])
+
+
+def test_a_run_broken_off_under_another_commit_is_kept_apart_and_named(stack, tmp_path, monkeypatch):
+    made = replace(a_campaign(stack, OneNumber(), ("simclr",)), late={})
+    asked = asked_for(made, tmp_path)
+    world, stop = made.worlds["rsscn7"], [True]
+    old = campaigns.folder_of(asked, made.arms[0], 0)
+    trials.trained(world, made.arms[0], 0, old, stack, "no", stop.pop)
+    monkeypatch.setattr(campaigns, "code_version", lambda: "another")
+    left, failed = campaigns.queue(made, asked)
+    assert left == 0 and failed == [
+        f"{old.name}, broken off under another commit: check that out to go on with it"
+    ]
+    assert not (old / "encoder.safetensors").exists()
+
+
+def test_a_full_disk_leaves_the_rows_as_they_were_and_the_rest_goes_on(stack, tmp_path, monkeypatch):
+    made = replace(a_campaign(stack, OneNumber()), late={})
+    asked = asked_for(made, tmp_path)
+    whole = keeping.write_aside
+
+    def full(path, write):
+        monkeypatch.setattr(keeping, "write_aside", whole)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(keeping, "write_aside", full)
+    left, failed = campaigns.queue(made, asked)
+    assert left == 1 and failed == ["rsscn7-simclr seed 0: [Errno 28] No space left on device"]
+    assert {r["method"] for r in json.loads((tmp_path / "judges.json").read_text())} == {"false"}
+    assert campaigns.queue(made, asked)[0] == 0  # the run is there, so it is judged alone
+
+
+def test_a_run_that_diverges_is_named_and_the_rest_goes_on(stack, tmp_path):
+    made = replace(a_campaign(stack, OneNumber(), broken=("vicreg",)), late={})
+
+    def diverges(encoder):
+        raise ValueError("the loss was not finite 10 times")
+
+    arms = [replace(a, make=diverges) if a.name == "vicreg" else a for a in made.arms]
+    left, failed = campaigns.queue(replace(made, arms=arms), asked_for(made, tmp_path))
+    assert left == 1 and failed == ["rsscn7-vicreg seed 0: the loss was not finite 10 times"]
+
+
+def test_a_killed_worker_frees_its_job_and_is_named(tmp_path, capsys, monkeypatch):
+    asked = judges.asked(["--workers", "2", "--results", str(tmp_path), "--work", str(tmp_path / "work")])
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+    started = campaigns.subprocess.Popen
+    monkeypatch.setattr(campaigns.subprocess, "Popen", lambda _: started([sys.executable, "-c", code]))
+    campaigns.carry_out(replace(judges.CAMPAIGN, arms=[]), asked, None, [])
+    assert "left out: a worker was killed (signal 9)" in capsys.readouterr().out
+    holds = "import sys, os, signal; from rsssl_nb.training.folder import locked\nwith locked(sys.argv[1]): "
+    job = str(tmp_path / "work/job-run-x-0")
+    campaigns.subprocess.run([sys.executable, "-c", f"{holds}os.kill(os.getpid(), signal.SIGKILL)", job])
+    with keeping.locked(job):  # no stale lock
+        pass
+
+
+def test_the_hours_end_at_the_ceiling_and_what_is_dropped_is_said(stack, tmp_path):
+    made = replace(
+        a_campaign(stack, OneNumber()),
+        late={},
+        parts={"first": lambda k, a, s: a.name == "false", "last": lambda k, a, s: True},
+        ceiling=0.25,
+    )
+    asked = asked_for(made, tmp_path)
+    jobs = campaigns.jobs_of(made, asked)
+    assert [a.name for _, a, _ in jobs] == ["false", "simclr"]
+    lines = budgets.budget_lines(made, jobs, [])
+    assert lines[-1] == (
+        "0.0 of 0.25 core-hours used, 0.2 left, 0.2 forecast; dropped from the end: 1 of last"
+    )
+    campaigns.queue(made, asked)
+    rows = [dict(r, minutes=20) for r in json.loads((tmp_path / "judges.json").read_text())]
+    rows = [r for r in rows if r["method"] == "false"]
+    (tmp_path / "judges.json").write_text(json.dumps(rows))
+    assert campaigns.queue(made, asked) == (1, ["rsscn7-simclr seed 0: 0.25 core-hours are used"])
+
+
+def test_a_run_keeps_its_method_on_the_way(stack, tmp_path):
+    world = replace(
+        WORLDS["rsscn7"], pool=lambda: stack, px=24, steps=3, exact=True, snapshots=(1,), views=controls.VIEWS
+    )
+    simclr = arm("simclr", "rsscn7")
+    method, config, _, complete = trials.trained(world, simclr, 0, tmp_path, stack, "no", never)
+    assert complete and config.total == 3
+    kept = [load_weights(trials.snapshot_path(tmp_path, step))[0] for step in (1, 3)]
+    assert all(torch.equal(v, kept[1][k]) for k, v in method.state_dict().items())
+    assert any(not torch.equal(v, kept[0][k]) for k, v in kept[1].items())
+    begun = trials.start(world, simclr, config, stack)[1].encoder.state_dict()
+    fresh = trials.untrained(world, replace(simclr, make=None), 0).state_dict()
+    assert all(torch.equal(v, fresh[k]) for k, v in begun.items())  # a run's step 0 is the arm `random`
