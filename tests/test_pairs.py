@@ -177,6 +177,22 @@ def test_two_views_of_a_subset_are_the_subset_of_two_views(order, seed, epoch, m
     torch.testing.assert_close(some.b, whole.b, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("side", [72, 80])
+def test_views_pass_gradients_on(side):
+    images = torch.rand(2, 4, side, side, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    pair = two_views(images, 72, seed=1)
+    torch.testing.assert_close(two_views(images.detach(), 72, seed=1).a, pair.a.detach(), atol=1e-6, rtol=0)
+    seen = torch.autograd.grad(pair.a.square().sum(), images)[0]
+    assert seen.isfinite().all() and (seen != 0).float().mean() > 0.1
+
+
+def test_a_large_view_with_gradients_is_that_without():
+    images = torch.rand(1, 4, 272, 272, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    pair = two_views(images, 264, seed=1)
+    torch.testing.assert_close(two_views(images.detach(), 264, seed=1).b, pair.b.detach(), atol=1e-5, rtol=0)
+    assert torch.autograd.grad(pair.b.sum(), images)[0].isfinite().all()
+
+
 def test_each_view_follows_its_own_plan():
     still = Plan(scale=(1.0, 1.0), ratio=(1.0, 1.0), flips=0.0, turns=False, colour=None)
     square = IMAGES[..., :40]

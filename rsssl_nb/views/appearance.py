@@ -92,8 +92,9 @@ class Linear:
         mean = images.mean((2, 3)) if mean is None else mean
         rest = torch.baddbmm(base[:, :, None], mix, mean[:, :, None])
         dull = torch.bmm(share[:, None], images.flatten(2)).unflatten(2, images.shape[2:])
-        out = torch.addcmul(dull, images, scale[:, :, None, None], out=images if out is None else out)
-        return out.add_(rest[..., None])
+        if out is None:
+            return images.mul_(scale[:, :, None, None]).add_(dull).add_(rest[..., None])
+        return torch.addcmul(dull, images, scale[:, :, None, None], out=out).add_(rest[..., None])
 
 
 def linear(

@@ -154,7 +154,7 @@ def _by_rows(
     change = jitters(u, C, colour) if colour else None
     slope, offset = where[..., :2].sum(-1), where[..., 2]
     few = max(1, 2**18 // (C * size * size))
-    direct = few == 1 and views.dtype == real
+    direct = few == 1 and views.dtype == real and not images.requires_grad
     steps = torch.arange(size) + 0.5
     for turned in (False, True):
         for blurred in (False, True):
