@@ -70,6 +70,8 @@ def serve(notebook: Path, templates: Path, port: int | None = None, browser: boo
         filter(None, (str(templates), os.environ.get("JUPYTER_PATH")))
     )  # Voila reads it when it is imported
     try:
+        import voila.app
+        from tornado.web import HTTPError
         from voila.app import Voila
     except ImportError:
         raise InputError("the dashboard needs Voila: pip install 'rsssl_nb[lab]'") from None
@@ -82,6 +84,15 @@ def serve(notebook: Path, templates: Path, port: int | None = None, browser: boo
             names = ["localhost", socket.gethostname()]
             return super().init_settings() | dict(allow_remote_access=False, local_hostnames=names)
 
+    class EndOfPage(voila.app.VoilaShutdownKernelHandler):
+        "A page that is left says so by a beacon, which carries no token: cookie and origin must do."
+
+        def check_xsrf_cookie(self):
+            "403 unless the request comes from a page of this server."
+            if not self.check_origin():
+                raise HTTPError(403)
+
+    voila.app.VoilaShutdownKernelHandler = EndOfPage  # Voila has no setting for it
     token = secrets.token_hex(24)
     port = port or free_port()
     server = OwnMachine()
@@ -95,6 +106,8 @@ def serve(notebook: Path, templates: Path, port: int | None = None, browser: boo
             "--Voila.port_retries=0",
             f"--Voila.token={token}",
             "--Voila.log_level=WARN",
+            "--MappingKernelManager.cull_idle_timeout=600",  # of a page that was left without a word
+            "--MappingKernelManager.cull_interval=60",
         ]
     )
     address = f"http://127.0.0.1:{port}/?token={token}"
