@@ -135,12 +135,59 @@ def write_lesson(path):
 # --- reference
 
 
-def signature(thing, name):
-    "`name(arguments)` as code; the name alone where Python knows no signature."
+def parameters(thing):
+    "The parameters of a function or a class, and what it gives; none where Python knows no signature."
     try:
-        return f"{name}{inspect.signature(thing)}"
+        found = inspect.signature(thing)
     except (TypeError, ValueError):
+        return [], inspect.Signature.empty
+    return list(found.parameters.values()), found.return_annotation
+
+
+def written_type(annotation):
+    "An annotation as it is written in the source."
+    if annotation is inspect.Parameter.empty:
+        return ""
+    text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+    return re.sub(r"\b(?:rsssl_nb|collections|pathlib|torch|numpy|typing)(?:\.\w+)*\.(?=\w)", "", text)
+
+
+def default_of(parameter):
+    "A parameter's default as code; nothing where there is none."
+    text = "" if parameter.default is inspect.Parameter.empty else repr(parameter.default)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def signature(thing, name):
+    "`name(arguments)` as code, an argument a line where one line is too long; types stand in the table."
+    stars = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
+    words, named = [], False
+    for parameter in parameters(thing)[0]:
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY and not named:
+            words += ["*"] if not any(word.startswith("*") for word in words) else []
+            named = True
+        default = default_of(parameter)
+        words.append(stars.get(parameter.kind, "") + parameter.name + (f"={default}" if default else ""))
+    if not callable(thing):
         return name
+    line = f"{name}({', '.join(words)})"
+    return line if len(line) <= 88 else f"{name}(\n    " + ",\n    ".join(words) + ",\n)"
+
+
+def parameter_table(thing):
+    "A Markdown table of the parameters with types and defaults; empty without a typed one."
+    found, gives = parameters(thing)
+    rows = [(p.name, written_type(p.annotation), default_of(p)) for p in found if p.name != "self"]
+
+    def cell(text):
+        return f"`{text}`".replace("|", "\\|") if text else ""
+
+    typed = any(kind for _, kind, _ in rows)
+    lines = ["| parameter | type | default |", "| --- | --- | --- |"] if typed else []
+    lines += [f"| `{name}` | {cell(kind)} | {cell(default)} |" for name, kind, default in rows if typed]
+    if gives is not inspect.Signature.empty and not inspect.isclass(thing):
+        lines += ["", f"Gives `{written_type(gives)}`."]
+    return "\n".join(lines).strip("\n")
 
 
 def entry(module, name):
@@ -148,11 +195,24 @@ def entry(module, name):
     thing = getattr(module, name)
     if not callable(thing):
         return f"### `{name}`\n\n`{html.unescape(repr(thing))[:300]}`\n"
-    parts = [f"### `{name}`", f"```python\n{signature(thing, name)}\n```", roomy(inspect.getdoc(thing) or "")]
+    parts = [
+        f"### `{name}`",
+        f"```python\n{signature(thing, name)}\n```",
+        roomy(inspect.getdoc(thing) or ""),
+        parameter_table(thing),
+    ]
     for method, function in vars(thing).items() if inspect.isclass(thing) else ():
         if inspect.isfunction(function) and not method.startswith("_") and function.__doc__:
-            parts.append(f"`.{signature(function, method)}`: {inspect.getdoc(function)}")
-    return "\n\n".join(parts) + "\n"
+            arguments = " ".join(signature(function, method).split())
+            parts.append(f"`.{arguments}`: {inspect.getdoc(function)}")
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def called_first(names):
+    "Names in the order of a page: those that `dir(rsssl_nb)` offers before the others."
+    import rsssl_nb
+
+    return sorted(names, key=lambda name: name not in rsssl_nb.__all__)
 
 
 def write_reference(path, homes):
@@ -171,7 +231,8 @@ def write_reference(path, homes):
         else ""
     )
     (OUT / "reference" / f"{dotted}.md").write_text(
-        f"# rsssl_nb.{dotted}\n\n> {module.__doc__}\n\n{taught}" + "\n".join(entry(module, n) for n in names),
+        f"# rsssl_nb.{dotted}\n\n> {module.__doc__}\n\n{taught}"
+        + "\n".join(entry(module, n) for n in called_first(names)),
         encoding="utf-8",
     )
     return {dotted: f"reference/{dotted}.md"}

@@ -4,6 +4,7 @@ And the pages for Colab.
 """
 
 import html.parser
+import importlib.util
 import json
 import subprocess
 import sys
@@ -82,3 +83,16 @@ def test_colab_installs_first_and_asks_for_a_gpu(site):
         name = path.relative_to(ROOT / "_docs/colab")
         text = (site / "lessons" / name.with_suffix(".html")).read_text(encoding="utf-8")
         assert f"/blob/colab/{name.as_posix()}" in text, "the page does not link to its copy for Colab"
+
+
+def test_signatures_are_wrapped_and_parameters_are_a_table():
+    where = importlib.util.spec_from_file_location("make_docs", ROOT / "docs/make.py")
+    make = importlib.util.module_from_spec(where)
+    where.loader.exec_module(make)
+    text = make.entry(importlib.import_module("rsssl_nb.mapping.embed"), "embed")
+    code = text.split("```")[1]
+    assert code.startswith("python\nembed(\n    encoder,\n") and max(map(len, code.splitlines())) < 89
+    assert "| `out` | `str \\| Path \\| None` | `None` |" in text and "Gives `ndarray | str | Path`." in text
+    assert make.signature(make.signature, "signature") == "signature(thing, name)"
+    assert make.parameter_table(make.signature) == ""
+    assert make.called_first(["seam_ratio", "embed"]) == ["embed", "seam_ratio"]
