@@ -414,9 +414,7 @@ def show_negatives(
     shown = [picked] * (picked not in (None, anchor, own))
     shown = (shown + [j for j in found if j not in shown])[:4]
     texts = ["anchor", f"own view, {sim[anchor, own]:.3f}"]
-    for j in shown:
-        word = "suspect" if chosen[anchor, j] else "no suspect"
-        texts.append(f"{'clicked, ' * (j == picked)}{word}, {sim[anchor, j]:.3f}")
+    texts += [f"{'suspect' if chosen[anchor, j] else 'clicked'}, {sim[anchor, j]:.3f}" for j in shown]
     precision, recall = suspect_scores(chosen, seen["kinds"])
 
     def rows(ax):
