@@ -800,3 +800,54 @@ def test_an_image_of_other_units_is_standardised_by_its_own_numbers(tmp_path):
         return np.corrcoef(made["plain"][:, known].ravel(), made[name][:, known].ravel())[0, 1]
 
     assert likeness("own") > 0.99 > likeness("far")
+
+
+# --- c20: what has always been read stays right
+
+
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+def test_a_mixed_bag_of_files_is_read_as_it_was_written(learnt, tmp_path):
+    import rasterio.shutil
+    from PIL import Image
+
+    def read(path):
+        raster = open_raster(path)
+        return raster.read(0, 0, raster.width, raster.height)
+
+    y = land(20)
+    x = paint(y)
+    x[:, :, :32] = 0
+    masked = put(tmp_path / "mask/a.tif", x, nodata=0)
+    mask = np.full(y.shape, 255, np.uint8)
+    mask[:32] = 0
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(masked, "r+") as file:
+        file.write_mask(mask)
+    assert open_raster(masked).valid(0, 0, 128, 128).sum() == 96 * 96
+    bits = put(tmp_path / "bit.tif", (y == 2).astype(np.uint8), nbits=1)
+    assert np.array_equal(read_labels(bits, Classes(("other", "roof"))), y == 2)
+    floats = put(tmp_path / "float.tif", y.astype("float32"), nodata=-9999)
+    assert np.array_equal(read_labels(floats, Classes(NAMES)), y)
+    assert np.array_equal(LabelRaster(floats, Classes(NAMES)).read(0, 0, 128, 128), y)
+    umlauts = put(tmp_path / "Große Stadt/über sicht.TIF", paint(y), bigtiff="YES")
+    assert np.array_equal(read(umlauts), paint(y))
+    large = paint(y, top=4095, dtype="uint16")
+    assert np.array_equal(read(put(tmp_path / "end.tif", large, endianness="BIG", nbits=12)), large)
+    deep = paint(y, top=65535, dtype="uint16")
+    rasterio.shutil.copy(
+        put(tmp_path / "d.tif", deep, crs=None, transform=None), tmp_path / "d.png", driver="PNG"
+    )
+    assert np.array_equal(read(tmp_path / "d.png"), deep)
+    ink = Image.fromarray(paint(y).transpose(1, 2, 0)).convert("CMYK")
+    ink.save(tmp_path / "ink.jpg", quality=100, subsampling=0)
+    raster = open_raster(tmp_path / "ink.jpg")
+    wanted = paint(y) if raster.bands == 3 else np.asarray(ink).transpose(2, 0, 1)
+    assert np.abs(raster.read(0, 0, 128, 128) - wanted).mean() < 3
+    up = rasterio.Affine(0.5, 0, 500000, 0, 0.5, 5199936)
+    south = put(tmp_path / "south.tif", paint(land(5))[:, ::-1], transform=up, names=("red", "green", "blue"))
+    run("map", learnt / "seg", south, tmp_path / "map.tif", "--size", 64, "--device", "cpu")
+    with rasterio.open(tmp_path / "map.tif") as file:
+        assert file.transform == up and file.read(1).shape == (128, 128)
+    put(tmp_path / "turned_labels.tif", land(5)[::-1] + 1, transform=up, nodata=255)
+    classes = classes_file(tmp_path / "classes.json", first=1, ignore=0)
+    told = run("score", tmp_path / "map.tif", tmp_path / "turned_labels.tif", "--classes", classes, "--json")
+    assert json.loads(told)["pixels"] == 128 * 128

@@ -71,6 +71,9 @@ def judge(encoders, scenes, size, labels, tiles, frame, adapt_bands, out, force,
 
 def refuse_taken_file(path, option, force):
     "InputError when the file that an option names is a folder, or is there already, unless `force`."
+    from rsssl_nb.files import refuse_unwritable
+
+    refuse_unwritable(path)
     if path.is_dir():
         raise InputError(f"{path} is a folder: give {option} a file name in it")
     if path.exists() and not force:

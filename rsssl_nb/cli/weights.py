@@ -49,7 +49,7 @@ def resolution(raster):
     try:
         across, down = pixel_metres(raster)
     except InputError:
-        return "unknown, for it has no CRS"
+        return f"unknown, for {'its CRS places nothing on the ground' if raster.crs else 'it has no CRS'}"
 
     def length(metres):
         large, small = f"{metres / 1000:.3g} km", f"{100 * metres:.3g} cm"

@@ -20,6 +20,7 @@ from .labels import Classes, check_classes, find_classes, pair_labels, read_clas
 from .shapes import SPLITS, VECTORS, read_geojson
 from .splits import Dataset, Entry, make_dataset
 from ..errors import InputError
+from ..files import read_text
 from ..moved import forward
 
 # %% ../../nbs/library/data/datasets.ipynb #43b63e73
@@ -262,7 +263,7 @@ KEYS = {"name", "images", "labels", "field", "elsewhere", "outside", "split", "c
 def read_toml(path: str | os.PathLike) -> dict:
     "The table of a dataset file, its keys known; InputError when it is none, or lacks images."
     try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
+        table = tomllib.loads(read_text(path).replace("\r\n", "\n"))
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f'{path} is no TOML file ({error}): write images = "folder" and, if there are any, labels'

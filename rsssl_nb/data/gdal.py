@@ -6,9 +6,11 @@
 __all__ = ['SUFFIXES', 'CURES', 'DRIVERS', 'PROJ_CURE', 'OPEN', 'png_is_complete', 'driver_of', 'is_remote', 'refuse_remote',
            'refuse_foreign_overviews', 'find_rasters', 'allow_no_georeference', 'clear_last_error', 'proj_is_foreign',
            'explained', 'small_cache', 'open_handle', 'rasterize_polygons', 'reproject_polygon', 'to_degrees',
-           'tiff_orientation', 'unread_parts', 'parse_crs', 'horizontal_crs', 'same_crs', 'crs_name']
+           'png_exif', 'stored_turn', 'unread_parts', 'parse_crs', 'horizontal_crs', 'same_crs', 'geographic_key',
+           'crs_name']
 
 # %% ../../nbs/library/data/gdal.ipynb #50a62fe0
+import io
 import math
 import os
 import re
@@ -290,9 +292,26 @@ def to_degrees(crs: str, xs: tuple, ys: tuple) -> tuple:
         return transform(crs, "EPSG:4326", list(xs), list(ys))
 
 
-def tiff_orientation(path: str | os.PathLike) -> int:
-    "How a TIFF's first picture is turned, by its tag Orientation, which GDAL does not tell; 1 is upright."
-    with open(path, "rb") as file:
+def png_exif(file) -> bytes:
+    "The EXIF block of an open PNG, which GDAL does not tell; empty where it has none."
+    file.seek(8)
+    for _ in range(4096):
+        head = file.read(8)
+        if len(head) < 8 or head[4:] == b"IEND":
+            break
+        size = int.from_bytes(head[:4], "big")
+        if head[4:] == b"eXIf":
+            return file.read(min(size, 2**16))
+        file.seek(size + 4, 1)
+    return b""
+
+
+def stored_turn(path: str | os.PathLike) -> int:
+    "How a TIFF's first picture or a PNG is turned, by a tag that GDAL does not tell; 1 is upright."
+    with open(path, "rb") as opened:
+        is_png = opened.read(8) == b"\x89PNG\r\n\x1a\n"
+        file = io.BytesIO(png_exif(opened)) if is_png else opened
+        file.seek(0)
         head = file.read(16)
         order = "<" if head[:2] == b"II" else ">"
         is_big = head[2:4] in (b"+\0", b"\0+")
@@ -321,8 +340,8 @@ def unread_parts(file, path: str | os.PathLike) -> list[str]:
             f"gdalbuildvrt -separate x.vrt {pages[0]} {pages[1]} ..., then gdal_translate x.vrt stack.tif"
         )
     turn = str(file.tags().get("EXIF_Orientation") or file.tags(ns="EXIF").get("EXIF_Orientation") or "1")
-    if file.driver == "GTiff" and Path(path).is_file():
-        turn = str(tiff_orientation(path))
+    if file.driver in ("GTiff", "PNG") and Path(path).is_file():
+        turn = str(stored_turn(path))
     if turn.strip() not in ("1", "0"):
         found.append(
             f"{path}: the camera says that the picture is turned (EXIF orientation {turn}); it is read as "
@@ -360,7 +379,23 @@ def horizontal_crs(crs):
 
 def same_crs(a: str, b: str) -> bool:
     "Whether two CRS strings mean the same horizontal system."
-    return a == b or horizontal_crs(parse_crs(a)) == horizontal_crs(parse_crs(b))
+    if a == b:
+        return True
+    first, second = horizontal_crs(parse_crs(a)), horizontal_crs(parse_crs(b))
+    if first.is_geographic and second.is_geographic:  # heights are a third axis of some (EPSG:4979)
+        return geographic_key(first) == geographic_key(second)
+    return first == second
+
+
+def geographic_key(crs) -> tuple:
+    "What a geographic CRS object's WKT tells of the ground: its name, ellipsoid and prime meridian."
+    text = crs.to_wkt()
+    parts = (
+        r'^\w+\["([^"]+)"',
+        r'(?:ELLIPSOID|SPHEROID)\["[^"]*",([\d.]+,[\d.]+)',
+        r'PRIMEM\["[^"]*",([-\d.]+)',
+    )
+    return tuple(found[1] if (found := re.search(part, text)) else "" for part in parts)
 
 
 def crs_name(crs: str) -> str:

@@ -28,7 +28,7 @@ from rsssl_nb.data.gdal import (
 from .raster import MAX_WINDOW_BYTES, Raster, open_array, open_raster, usable_nodata
 from .write import rgb
 from ..errors import InputError
-from ..files import file_stamp, parse_json
+from ..files import file_stamp, parse_json, read_text
 from ..notebook import Note
 
 # %% ../../nbs/library/data/labels.ipynb #82ccc961
@@ -158,7 +158,7 @@ def read_classes(path: str | os.PathLike) -> Classes:
             f"{path} {'is a folder' if path.is_dir() else 'does not exist'}: give a classes.json"
         )
     try:
-        data = parse_json(path.read_text(encoding="utf-8-sig"))
+        data = parse_json(read_text(path))
         rows = sorted(data["classes"], key=lambda row: whole_code(row["index"]))
         colors = tuple(
             _hex(rgb(row.get("hex") or row.get("color") or row["rgb"]))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rsssl_nb.data.gdal import (
+    crs_name,
     driver_of,
     explained,
     is_remote,
@@ -194,6 +195,11 @@ def pixel_metres(raster: Raster) -> tuple[float, float]:
         )
     a, b, c, d, e, f = raster.transform
     crs = parse_crs(raster.crs)
+    if not (crs.is_geographic or crs.is_projected):
+        raise InputError(
+            f"{raster.name} has a CRS that places nothing on the ground ({crs_name(raster.crs)}): "
+            "give lengths in pixels, as in 512px"
+        )
     if crs.is_geographic:
         latitude = f + d * raster.width / 2 + e * raster.height / 2
         unit = np.array([111_320 * np.cos(np.radians(latitude)), 111_320])

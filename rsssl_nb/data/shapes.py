@@ -25,7 +25,7 @@ from .gdal import rasterize_polygons, reproject_polygon
 from .labels import Classes
 from .raster import Raster, pixel_metres
 from ..errors import InputError
-from ..files import mark, parse_json, refuse_to_replace, write_aside
+from ..files import mark, parse_json, read_text, refuse_to_replace, write_aside
 from ..moved import forward
 
 # %% ../../nbs/library/data/shapes.ipynb #00000005
@@ -41,7 +41,7 @@ def crs_of_member(member: dict | None) -> str | None:
 def read_geojson(path: str | os.PathLike) -> tuple[str | None, list]:
     "CRS and [(geometry, properties)] of a GeoJSON file. InputError when it is none."
     try:
-        data = parse_json(Path(path).read_text(encoding="utf-8-sig"))
+        data = parse_json(read_text(path))
         rows = data["features"] if data["type"] == "FeatureCollection" else [data]
         crs = crs_of_member(data["crs"]) if "crs" in data else "EPSG:4326"
         return crs, [(row["geometry"], dict(row.get("properties") or {})) for row in rows]
@@ -224,7 +224,11 @@ def polygon_labels(
         raise InputError(
             f"{path} has no field {field!r} (it has {fields}): name the field that holds the class"
         )
+    plain = {name.casefold(): name for name in classes.names}
+    if len(plain) == len(classes.names):  # WATER is water, where no other class is
+        table = {**{name: table[plain[name]] for name in plain}, **table}
     named = [(geometry, class_text(properties.get(field))) for geometry, properties in shapes]
+    named = [(geometry, value if value in table else value.casefold()) for geometry, value in named]
     strange = [value for _, value in named if value not in table]
     if strange:
         raise InputError(

@@ -15,6 +15,7 @@ import torch
 from ..data.passport import like_training
 from ..data.raster import Raster, open_raster
 from ..data.statistics import normalise
+from ..files import refuse_unwritable
 from .basis import ColourBasis, colour_predictor, fit_basis, read_basis, save_basis
 from .memory import layer_bytes
 from .segment import model_on_device, weights_digest
@@ -97,6 +98,8 @@ def kept_basis(path, extract, rasters: list[Raster], size: int, about: dict) -> 
     belongs = about | dict(size=size)
     if path is not None and Path(path).exists():
         return read_basis(path, belongs)
+    if path is not None:
+        refuse_unwritable(path)
     found = fit_basis(extract, rasters, size)
     if path is not None and os.environ.get("RANK", "0") == "0":
         save_basis(found, path, belongs)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from ..errors import InputError
-from ..files import parse_json
+from ..files import parse_json, read_text
 from .onnx import OnnxNetwork
 from ..training.finetune import load_segmenter
 
@@ -103,7 +103,7 @@ def make_passport(known: dict, name: str) -> Passport:
 def read_passport(path: str | Path) -> dict:
     "The fields of a passport in a JSON file; InputError when it is no JSON object."
     try:
-        found = parse_json(Path(path).read_text(encoding="utf-8-sig"))
+        found = parse_json(read_text(path))
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): give a passport, a JSON file") from error
     except ValueError as error:

@@ -140,6 +140,12 @@ def write_polygons(source: str | Path, out: str | Path, least_area: float = 0.0,
 
     try:
         write_aside(out, write_all)
+        for ending in (
+            "-wal",
+            "-shm",
+            "-journal",
+        ):  # of an earlier file: SQLite would play them into this one
+            out.with_name(out.name + ending).unlink(missing_ok=True)
     except OSError as error:
         raise InputError(
             f"{out} cannot be written ({error.strerror}): check the path and its space"

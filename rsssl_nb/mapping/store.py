@@ -30,6 +30,7 @@ from rsssl_nb.files import (
     refuse_no_memory,
     refuse_no_space,
     refuse_to_replace,
+    refuse_unwritable,
     remove_parts,
     write_aside,
 )
@@ -237,6 +238,7 @@ def check_output(
             f"{out} does not end in {ending}, and what is written is a {format}: "
             f"call it {out.stem or 'map'}{ending}"
         )
+    refuse_unwritable(out)
     if out.is_dir():
         raise InputError(f"{out} is a folder: give a file name in it")
     if not out.exists():

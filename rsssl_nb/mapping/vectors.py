@@ -22,7 +22,7 @@ from ..data.raster import Raster
 from ..data.statistics import normalise
 from ..data.write import raster_writer
 from ..errors import InputError
-from ..files import mark, refuse_to_replace, write_aside
+from ..files import mark, refuse_to_replace, refuse_unwritable, write_aside
 from .boxes import to_map_coordinates
 from .embed import passport_of, prepared_raster
 from .segment import model_on_device
@@ -71,6 +71,7 @@ def write_vectors(
         raise InputError(f"{out}: features are written as .npy, .parquet or .tif, so name it so")
     if out.exists() and not force and out.suffix not in (".tif", ".tiff"):
         raise InputError(f"{out} exists: choose another name, or replace it with --force (force=True)")
+    refuse_unwritable(out)
     raster = prepared_raster(encoder, source, mean, std, size)
     about = dict(written=mark("features"), crs=raster.crs, size=size, overlap=overlap)
     about |= passport_of(encoder, mean, std)

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from ..errors import InputError
-from ..files import parse_json, remove_parts, write_aside, write_json_lines
+from ..files import parse_json, refuse_unwritable, remove_parts, write_aside, write_json_lines
 from ..notebook import Note
 from .config import Config, TuneConfig, as_json, recorded_config
 from .processes import world
@@ -235,10 +235,8 @@ def refuse_taken(folder: Path, resume: str | None) -> None:
     "InputError, before anything is read, when a run folder is taken, foreign, being written, or no folder."
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: give a folder to --out")
+    refuse_unwritable(folder)
     if not folder.is_dir():
-        place = next(p for p in folder.absolute().parents if p.exists())
-        if not os.access(place, os.W_OK):
-            raise InputError(f"{place} cannot be written: choose another --out, or mend its permissions")
         return
     if not os.access(folder, os.W_OK):
         raise InputError(f"{folder} cannot be written: choose another --out, or mend its permissions")

@@ -10,6 +10,7 @@ __all__ = ['grid_windows', 'choose', 'LabelRaster', 'open_pairs', 'read_subset',
 import hashlib
 import os
 import re
+import unicodedata
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ from rsssl_nb.data.labels import (
     declared_nodata,
     find_classes,
     label_codes,
+    one_name,
     pair_labels,
     palette_of,
     read_classes,
@@ -33,6 +35,7 @@ from rsssl_nb.data.labels import (
 from ..data.raster import Raster, open_array, open_raster
 from ..data.statistics import mean_and_deviation, mean_and_square, moments
 from ..errors import InputError
+from ..files import read_text
 from ..notebook import Note
 
 # %% ../../nbs/library/training/labelled.ipynb #c58c51f9
@@ -113,13 +116,14 @@ class LabelRaster:
     def _translate(self, raw, gone):
         "uint8 labels (h, w), the codes they had, and where a code is none of the classes'."
         raw = np.where(raw >= self.threshold, 255, 0) if self.threshold and len(raw) == 3 else raw
-        codes = raw[0].astype(np.int64)
+        with np.errstate(invalid="ignore"):
+            codes = raw[0].astype(np.int64)
         if len(raw) == 3:
             codes = codes << 16 | raw[1].astype(np.int64) << 8 | raw[2].astype(np.int64)
         elif len(self.colours):
             codes = self.colours[codes]
         place = np.searchsorted(self.codes, codes).clip(max=len(self.codes) - 1)
-        known = self.codes[place] == codes
+        known = (self.codes[place] == codes) & (raw == raw.round()).all(0)  # 1.5 is no class
         labels = np.where(known, self.values[place], 255).astype(np.uint8)
         if gone is not None:
             labels[gone.all(0)] = 255
@@ -136,8 +140,9 @@ class LabelRaster:
                 under = self._translate(raw, None)[0][under]
                 for i, n in zip(*np.unique(under[under != 255], return_counts=True)):
                     hidden[int(i)] = hidden.get(int(i), 0) + int(n)
-            for code, n in zip(*np.unique(codes[unknown], return_counts=True)):
-                strange[int(code)] = strange.get(int(code), 0) + int(n)
+            told = raw[0] if raw.dtype.kind == "f" and len(raw) == 1 else codes
+            for code, n in zip(*np.unique(told[unknown], return_counts=True)):
+                strange[code.item()] = strange.get(code.item(), 0) + int(n)
         if strange:
             sentence = unknown_labels_sentence(self.raster, classes, strange)
             if sum(strange.values()) > tolerate * self.height * self.width:
@@ -195,7 +200,11 @@ def read_subset(path: Path | str) -> list[tuple[str, int, int]]:
             "--subset takes a text file with one window a line"
         )
     found = []
-    for n, line in enumerate(path.read_text(encoding="utf-8-sig", errors="replace").splitlines(), 1):
+    try:
+        text = read_text(path)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no text in UTF-8 ({error}): save it as UTF-8") from error
+    for n, line in enumerate(text.splitlines(), 1):
         name = line.split("#")[0].strip()
         if not name:
             continue
@@ -224,7 +233,7 @@ def labelled_windows(pairs: list, size: int, fraction=None, subset=None, seed: i
     `pairs` are (Raster, labels) with equal height and width. A share is taken of the grid's windows that hold
     labels. InputError names a listed window on no image, and says when no window holds a label.
     """
-    stems = {Path(str(r.path)).stem: i for i, (r, _) in enumerate(pairs) if r.path}
+    stems = {one_name(Path(str(r.path))): i for i, (r, _) in enumerate(pairs) if r.path}
     if subset is None:
         grid = [(i, x, y) for i, (r, _) in enumerate(pairs) for x, y in grid_windows(r.width, r.height, size)]
         held = [w for w in grid if (label_window(pairs[w[0]][1], w[1], w[2], size) != 255).any()]
@@ -234,6 +243,7 @@ def labelled_windows(pairs: list, size: int, fraction=None, subset=None, seed: i
                 "a labelled pixel: check what the labels ignore and declare as nodata"
             )
         return choose(held, fraction, seed)
+    subset = [(unicodedata.normalize("NFC", stem), x, y) for stem, x, y in subset]
     for stem, x, y in subset:
         if stem not in stems:
             raise InputError(

@@ -131,7 +131,10 @@ def refuse_other_world(processes: int | None) -> int:
 
     Some launchers start one process in silence.
     """
-    size = int(os.environ.get("WORLD_SIZE", 1))
+    told = os.environ.get("WORLD_SIZE") or "1"
+    if not told.isdecimal() or int(told) < 1:
+        raise InputError(f"WORLD_SIZE is {told!r} in this shell, no number of processes: unset WORLD_SIZE")
+    size = int(told)
     if size > 1 and not {"RANK", "MASTER_ADDR"} <= set(os.environ):
         raise InputError(
             f"WORLD_SIZE is {size} in this shell and no launcher started this process: unset WORLD_SIZE, or "
