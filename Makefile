@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test lint house tour quick coverage torture fuzz pages bench docs dashboard refresh clean journey evidence-small evidence-pack evidence judges proof
+.PHONY: help setup lab test lint house tour quick coverage torture fuzz pages bench docs dashboard refresh clean journey evidence-small evidence-pack evidence evidence-cpu judges proof
 
 help:
 	@echo "make lab      set up and open JupyterLab on the tour (this machine only, with a token)"
@@ -32,6 +32,7 @@ help:
 	@echo "make evidence-small  every method and placebo through the evidence harness, two minutes on a processor"
 	@echo "make judges   what is left of the judges' tables and positive controls, an hour a call: experiments/JUDGES.md"
 	@echo "make proof    what is left of the proof's campaign, an hour a call: experiments/PROTOCOL.md"
+	@echo "make evidence-cpu  tables and figures of the proof's rows, from committed files, under two minutes"
 	@echo "make evidence-pack   Dubai and RSSCN7 as tiles (RSSSL_DATA) for a GPU machine; there: make evidence, until nothing is left"
 	@echo "make clean    remove .venv, runs and build leftovers"
 
@@ -124,6 +125,9 @@ judges: $(STAMP)
 proof: $(STAMP)
 	@echo "== what is left of the proof's campaign, an hour at a time (RSSSL_DATA)"
 	@python experiments/proof.py --budget 3600
+
+evidence-cpu: $(STAMP)
+	@OMP_NUM_THREADS=1 python experiments/report.py
 
 evidence-pack: $(STAMP)
 	@python experiments/evidence.py --stage pack

@@ -29,6 +29,7 @@ import torch
 from arms import ARMS, key_of, sizes_of
 from cards import ARMS_OF_CARD, run_cards
 from jobs import Budget, ResultsFile, jobs_of
+from report import tables_of
 from rows import run_floors, run_jobs
 from tiles import dubai, embedded, on_disk, pack
 
@@ -90,7 +91,8 @@ def put_tables(results):
     "Prints the ledger and the controls' verdicts, and puts them between their marks in README.md beside."
     path = results / "README.md"
     text = path.read_text(encoding="utf-8") if path.exists() else ""
-    for name, table in dict(ledger=ledger(results), controls=verdict_table(read_judged(results))).items():
+    tables = dict(ledger=ledger(results), controls=verdict_table(read_judged(results)), **tables_of(results))
+    for name, table in tables.items():
         print(table, end="\n\n")
         begin, end = f"<!--table {name}-->\n", "\n<!--end of table-->"
         if begin in text:

@@ -1,0 +1,109 @@
+"""Every table and figure of the proof's rows, from the files of results/ alone: `make evidence-cpu`.
+
+    python experiments/report.py [RESULTS]
+
+Tables go between their marks in RESULTS/README.md, the figures are RESULTS/evidence-cpu.png (arms under
+judges) and RESULTS/when-it-helps.png (gain against dose). Any subset of the rows is drawn, also none.
+"""
+
+import sys
+from pathlib import Path
+
+from trials import ROOT
+
+from rsssl_nb.evaluation.doses import (
+    ASKED,
+    DIALS,
+    arm_verdict_table,
+    arm_verdicts,
+    dose_sentence,
+    read_proof,
+    show_dose,
+)
+from rsssl_nb.evaluation.judged import as_table, judge_power
+from rsssl_nb.evaluation.verdicts import power_table, read_judged, show_methods
+from rsssl_nb.figures import show_grid
+from rsssl_nb.files import write_aside
+
+FILES = ("evidence-cpu.json", "when-it-helps.json")
+SHOWN = ("scene", "mosaic", "hypercolumn", "finetune")
+
+
+def named(row):
+    "A row's method, with its dial or what it started from where it has one."
+    told = [row["method"], row.get("dial"), row.get("dial_value"), row.get("init") and f"from {row['init']}"]
+    return " ".join(str(part) for part in told if part is not None)
+
+
+def tables_of(results):
+    "The tables by name, as Markdown: arms, verdicts, power, what else was trained, and the dials in words."
+    cpu, dials = (read_proof(results, name) for name in FILES)
+    controls = read_judged(results)
+    main = [r for r in cpu if r["world"] == "cpu" and r["judge"] in SHOWN]
+    tables = {"proof-arms": as_table(main, judge_power(main)) or "pending"}
+    tables["proof-verdicts"] = arm_verdict_table(arm_verdicts(main))
+    tables["proof-power"] = power_table(main)
+    for world in ("long", "sweep", "imagenet", "continued"):
+        mine = [dict(r, method=named(r)) for r in cpu if r["world"] == world and r["judge"] in SHOWN]
+        tables[f"proof-{world}"] = as_table(mine) or "pending"
+    tables["proof-hours"] = hours_sentence(cpu, dials)
+    tables["proof-doses"] = "\n".join(f"- {dose_sentence(dials, controls, dial)}" for dial in DIALS)
+    return tables
+
+
+def hours_sentence(*files):
+    "Runs, core-hours and machines of rows, in words."
+    runs, machines = {}, set()
+    for r in (row for rows in files for row in rows):
+        told = ("world", "method", "seed", "steps", "init", "dial", "dial_value", "arm")
+        key = (*(r.get(k) for k in told), r["judge"] == "finetune")
+        runs[key] = max(runs.get(key, 0.0), r.get("minutes", 0.0) + r.get("judging", 0.0))
+        machines.add(r["device"])
+    if not runs:
+        return "No run is there yet: pending."
+    hours = f"{sum(runs.values()) / 60:.1f} core-hours on {', '.join(sorted(machines))}"
+    return f"{len(runs)} runs and judgements, {hours}."
+
+
+def figures_of(results):
+    "The figures by file name, as Pictures."
+    cpu, dials = (read_proof(results, name) for name in FILES)
+    controls = read_judged(results)
+
+    def arms(ax, judge, labels):
+        mine = [r for r in cpu if (r["world"], r["judge"], r["labels"]) == ("cpu", judge, labels)]
+        show_methods(mine, f"{judge} at {labels} labels", ax=ax)
+
+    def doses(ax, dial):
+        show_dose(dials, controls, dial, ax)
+
+    most = len({r["method"] for r in cpu if r["world"] == "cpu"})
+    return {
+        "evidence-cpu.png": show_grid(
+            [lambda ax, j=j, n=n: arms(ax, j, n) for j, n in ASKED], cols=2, size=(4.6, 1.4 + 0.25 * most)
+        ),
+        "when-it-helps.png": show_grid(
+            [lambda ax, d=d: doses(ax, d) for d in DIALS], cols=3, size=(3.7, 2.7)
+        ),
+    }
+
+
+def main(results):
+    "Writes tables and figures into a results folder; prints the tables."
+    results = Path(results)
+    path = results / "README.md"
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    for name, table in tables_of(results).items():
+        print(f"\n## {name}\n\n{table}")
+        begin, end = f"<!--table {name}-->\n", "\n<!--end of table-->"
+        if begin in text:
+            before, _, rest = text.partition(begin)
+            text = before + begin + "\n" + table + "\n" + rest[rest.index(end) :]
+    if text:
+        write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+    for name, picture in figures_of(results).items():
+        write_aside(results / name, lambda aside, picture=picture: aside.write_bytes(picture._repr_png_()))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else ROOT / "results")
