@@ -50,7 +50,8 @@ def site_link(target, folder):
         return FRONT[path]
     if path.startswith("nbs/") and path.endswith(".ipynb"):
         return path.replace("nbs/", "lessons/", 1).removesuffix(".ipynb") + ".md"
-    return path if path.startswith("nbs/images/") else f"https://github.com/{REPO}/blob/main/{path}"
+    is_picture = path.startswith(("nbs/images/", "results/")) and path.endswith(".png")
+    return path if is_picture else f"https://github.com/{REPO}/blob/main/{path}"
 
 
 def write_front_page(file, name):
@@ -261,6 +262,9 @@ def write_pages():
     shutil.rmtree(ROOT / "_docs", ignore_errors=True)
     (OUT / "reference").mkdir(parents=True)
     shutil.copytree(ROOT / "nbs/images", OUT / "nbs/images")
+    (OUT / "results").mkdir()
+    for picture in (ROOT / "results").glob("*.png"):
+        shutil.copy(picture, OUT / "results")
     for file, name in FRONT.items():
         write_front_page(file, name)
     homes = {}

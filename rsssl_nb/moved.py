@@ -197,9 +197,9 @@ NEW_HOMES = {
     },
     "widgets.explorers": {
         "widgets.explorers": (
-            "alike=same_class audit=suspect_scores kind_of=majority_class reach=perplexity "
-            "region=guided_region share=percent"
+            "alike=same_class audit=suspect_scores reach=perplexity region=guided_region share=percent"
         ),
+        "widgets.batches": "kind_of=majority_class majority_class thumbnails caption",
         "widgets.networks": (
             "open_network listed=network_menu from_file=read_network from_checkpoint=read_network"
         ),

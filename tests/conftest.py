@@ -1,12 +1,16 @@
 "Fixtures shared by the suite: where the real imagery is, and one thread so that runs repeat to the bit."
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 import torch
 
 torch.set_num_threads(1)
+signal.signal(
+    signal.SIGINT, signal.default_int_handler
+)  # a background job ignores Ctrl-C; its children would too
 
 
 def pytest_configure(config):

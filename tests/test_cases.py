@@ -727,12 +727,11 @@ def test_an_explorer_of_other_images_says_what_differs(learnt, name):
     from rsssl_nb.widgets.networks import open_for, open_network
 
     ground = open_ground(learnt / f"{name}.tif")
-    for _ in range(2):  # told once, and again for another image
+    for _ in range(2):  # told at every look: the explorer shows it beside the picture
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             opened = open_for(ground, str(learnt / "seg"))
-        wanted = NOTES[name] if not _ else []
-        said = [str(w.message) for w in said]
+        wanted, said = NOTES[name], [str(w.message) for w in said]
         assert len(said) == len(wanted) and all(any(note in text for text in said) for note in wanted), said
     assert opened[0] is open_network(str(learnt / "seg"), 3)[0]
 
