@@ -58,7 +58,7 @@ test: lint
 	@OMP_NUM_THREADS=1 python tests/pages.py
 	@$(MAKE) --no-print-directory evidence-small
 	@echo "== suite"
-	@python -m pytest -q -m browser
+	@python -m pytest -q -m browser --ignore=tests/test_browser_pages.py
 	@python -m pytest -q -n 2 --dist loadfile -m "not browser"
 
 lint: $(STAMP)
@@ -108,6 +108,8 @@ dashboard: $(STAMP)
 journey: $(STAMP)
 	@echo "== the dashboard in a real browser, three rasters, three widths, light and dark (about 15 minutes)"
 	@python tests/journey.py --out runs/journey
+	@echo "== Run All Cells on every page of course/ and explore/, in JupyterLab in a real browser"
+	@python -m pytest -q tests/test_browser_pages.py
 
 refresh: $(STAMP)
 	@OMP_NUM_THREADS=1 python tests/pages.py --refresh $(PAGES)
