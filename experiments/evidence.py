@@ -29,13 +29,12 @@ import torch
 from arms import ARMS, key_of, sizes_of
 from cards import ARMS_OF_CARD, run_cards
 from jobs import Budget, ResultsFile, jobs_of
-from report import tables_of
+from report import put_tables, tables_of
 from rows import run_floors, run_jobs
 from tiles import dubai, embedded, on_disk, pack
 
 from rsssl_nb.evaluation.evidence import PROTOCOL, SEEDS, ledger
 from rsssl_nb.evaluation.verdicts import read_judged, verdict_table
-from rsssl_nb.files import write_aside
 from rsssl_nb.training.device import pick_device
 from rsssl_nb.training.folder import code_version
 from rsssl_nb.weights import load_weights
@@ -87,19 +86,9 @@ def options():
     return parser
 
 
-def put_tables(results):
-    "Prints the ledger and the controls' verdicts, and puts them between their marks in README.md beside."
-    path = results / "README.md"
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    tables = dict(ledger=ledger(results), controls=verdict_table(read_judged(results)), **tables_of(results))
-    for name, table in tables.items():
-        print(table, end="\n\n")
-        begin, end = f"<!--table {name}-->\n", "\n<!--end of table-->"
-        if begin in text:
-            before, _, rest = text.partition(begin)
-            text = before + begin + "\n" + table + "\n" + rest[rest.index(end) :]
-    if text:
-        write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+def ledger_tables(results):
+    "All tables of a results folder's README.md, by name."
+    return dict(ledger=ledger(results), controls=verdict_table(read_judged(results)), **tables_of(results))
 
 
 def main(argv=None):
@@ -122,7 +111,7 @@ def main(argv=None):
     if stage == "pack":
         return pack(asked.work)
     if stage == "ledger":
-        return put_tables(asked.results)
+        return put_tables(asked.results, ledger_tables(asked.results))
     if stage == "scorecard":
         card = asked.results / "scorecard.json"
         arms = [arm for arm in asked.methods or ARMS_OF_CARD if arm in there]

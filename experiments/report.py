@@ -88,12 +88,11 @@ def figures_of(results):
     }
 
 
-def main(results):
-    "Writes tables and figures into a results folder; prints the tables."
-    results = Path(results)
+def put_tables(results, tables):
+    "Prints tables, by name, and puts each between its marks in the results folder's README.md."
     path = results / "README.md"
     text = path.read_text(encoding="utf-8") if path.exists() else ""
-    for name, table in tables_of(results).items():
+    for name, table in tables.items():
         print(f"\n## {name}\n\n{table}")
         begin, end = f"<!--table {name}-->\n", "\n<!--end of table-->"
         if begin in text:
@@ -101,6 +100,12 @@ def main(results):
             text = before + begin + "\n" + table + "\n" + rest[rest.index(end) :]
     if text:
         write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
+def main(results):
+    "Writes tables and figures into a results folder; prints the tables."
+    results = Path(results)
+    put_tables(results, tables_of(results))
     for name, picture in figures_of(results).items():
         write_aside(results / name, lambda aside, picture=picture: aside.write_bytes(picture._repr_png_()))
 

@@ -191,16 +191,8 @@ def watched(browser):
     return page
 
 
-@pytest.fixture(scope="module")
-def lab(browser, tmp_path_factory):
-    """A JupyterLab page on which all explorers stand and have been run, and `state()`: what Python has of
-    them.
-    """
-    home = tmp_path_factory.mktemp("lab")
-    settings_of_lab(home)
-    nbformat.write(
-        notebook([IMPORTS, MAKE, HELD, REPORT, *(f'made["{n}"]' for n in NAMES)]), home / "page.ipynb"
-    )
+def served_lab(home):
+    "A JupyterLab on the folder `home`, once it answers."
     server = Served(
         home,
         "jupyter",
@@ -214,6 +206,20 @@ def lab(browser, tmp_path_factory):
         f"--ServerApp.root_dir={home}",
     )
     until(lambda: answers(f"http://127.0.0.1:{server.port}/api"), "JupyterLab does not answer", 60)
+    return server
+
+
+@pytest.fixture(scope="module")
+def lab(browser, tmp_path_factory):
+    """A JupyterLab page on which all explorers stand and have been run, and `state()`: what Python has of
+    them.
+    """
+    home = tmp_path_factory.mktemp("lab")
+    settings_of_lab(home)
+    nbformat.write(
+        notebook([IMPORTS, MAKE, HELD, REPORT, *(f'made["{n}"]' for n in NAMES)]), home / "page.ipynb"
+    )
+    server = served_lab(home)
     page = watched(browser)
     page.goto(f"http://127.0.0.1:{server.port}/lab/tree/page.ipynb")
     page.wait_for_function(

@@ -5,7 +5,7 @@ GPU: no cell may fail, and nothing may be red.
 import shutil
 
 import pytest
-from test_browser import CHROMIUM, Served, answers, settings_of_lab, until, watched
+from test_browser import CHROMIUM, served_lab, settings_of_lab, until, watched
 from test_browser import browser as browser
 from test_browser_lessons import CELLS, READY
 
@@ -29,19 +29,7 @@ def lab(tmp_path_factory):
     settings_of_lab(home)
     for path in PAGES:
         shutil.copy(path, home / path.name)
-    server = Served(
-        home,
-        "jupyter",
-        "lab",
-        "--no-browser",
-        "--allow-root",
-        "--ServerApp.ip=127.0.0.1",
-        "--ServerApp.port={port}",
-        "--IdentityProvider.token=",
-        "--LabApp.expose_app_in_browser=True",
-        f"--ServerApp.root_dir={home}",
-    )
-    until(lambda: answers(f"http://127.0.0.1:{server.port}/api"), "JupyterLab does not answer", 60)
+    server = served_lab(home)
     yield f"http://127.0.0.1:{server.port}/lab/tree"
     server.stop()
 
