@@ -153,6 +153,22 @@ def test_doors_stay_shut_until_used(module):
     )
 
 
+def test_an_encoder_does_not_load_torchs_compiler():
+    encoder = "import torch\nfrom rsssl_nb.encoders import Encoder\nEncoder('resnet18', 4, 8, 8)"
+    assert loaded(encoder, "torch._dynamo", "sympy") == []
+    late = "from torchvision.ops.roi_align import is_compile_supported as ask\nask('cpu')"
+    aligned = (
+        "import torchvision as tv\nmeans = tv.ops.roi_align(torch.ones(1, 1, 8, 8), torch.zeros(1, 5), 2)\n"
+        "assert means.mean() == 1"
+    )
+    assert loaded("\n".join([encoder, late, aligned]), "torch._dynamo") == ["torch._dynamo"]
+
+
+def test_the_dashboards_first_tab_loads_what_it_shows_and_no_more():
+    first = "from rsssl_nb.widgets.dashboard import dashboard\ndashboard(None, ['random'])"
+    assert loaded(first, "captum", "timm", "accelerate", "torch._dynamo", "sympy") == []
+
+
 def test_public_names_are_listed_and_load_when_touched():
     names = (
         "Scene make_scene open_raster two_views Encoder SimCLR GLCNet FALSE GraSS SSCCL "

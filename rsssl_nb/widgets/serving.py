@@ -10,6 +10,7 @@ import json
 import os
 import secrets
 import socket
+import sys
 import tempfile
 import threading
 import webbrowser
@@ -69,6 +70,8 @@ def serve(notebook: Path, templates: Path, port: int | None = None, browser: boo
     os.environ["JUPYTER_PATH"] = os.pathsep.join(
         filter(None, (str(templates), os.environ.get("JUPYTER_PATH")))
     )  # Voila reads it when it is imported
+    # a check of addresses in Jupyter's own log, whose grammar takes a second to build: no use here
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     try:
         import voila.app
         from tornado.web import HTTPError
