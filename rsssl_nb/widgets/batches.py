@@ -82,7 +82,8 @@ def show_rows(seen: dict, rows: Sequence[int], texts: Sequence[str], title: str 
 def suspect_table(seen: dict, threshold: float, rule: str, anchor: int, tau: float = 0.5) -> np.ndarray:
     """The table of all suspects as colours (2n, 2n, 3) in 0..1: blue by cosine, suspects orange.
 
-    The anchor's row is darker. `seen`: a batch of `see_batch`.
+    Suspects of two known classes, which are wrong ones, are black. The anchor's row is darker. `seen`: a
+    batch of `see_batch`.
     """
     sim = cosine(stack(seen["a"], seen["b"]))
     chosen = suspects(sim, tau, threshold, rule).numpy()
@@ -90,6 +91,9 @@ def suspect_table(seen: dict, threshold: float, rule: str, anchor: int, tau: flo
     spread = max(float(others.max() - others.min()), 1e-6)
     share = ((sim - others.min()) / spread).clamp(0, 1).numpy()[..., None]
     table = (1 - share) * np.array([0.97, 0.98, 1.0]) + share * np.array([0.03, 0.19, 0.42])
+    kinds = np.tile(seen["kinds"], 2)
+    two_classes = (kinds[:, None] >= 0) & (kinds >= 0) & (kinds[:, None] != kinds)
     table[chosen] = (0.84, 0.37, 0.0)
+    table[chosen & two_classes] = (0.07, 0.07, 0.07)
     table[anchor] *= 0.75
     return table

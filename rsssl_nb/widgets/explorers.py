@@ -398,12 +398,20 @@ def percent(value: float) -> str:
 
 
 def show_negatives(
-    seen: dict, anchor: int, alpha: float, threshold: float, rule: str, tau: float = 0.5, picked=None
+    seen: dict,
+    anchor: int,
+    alpha: float,
+    threshold: float,
+    rule: str,
+    tau: float = 0.5,
+    picked=None,
+    with_table: bool = True,
 ):
     """An anchor and whom FALSE's `rule` suspects, with cosine and class, as a Picture.
 
-    Beside them the table of all suspects with precision and recall, and the anchor's loss against SimCLR's.
-    `seen`: a batch of `see_batch`. `picked`: a row that is shown before the suspects.
+    The titles tell the anchor's loss against SimCLR's, and precision and recall of all suspects, whose table
+    stands beside, `with_table`. `seen`: a batch of `see_batch`. `picked`: a row that is shown before the
+    suspects.
     """
     sim = cosine(stack(seen["a"], seen["b"]))
     chosen = suspects(sim, tau, threshold, rule)
@@ -416,20 +424,19 @@ def show_negatives(
     texts = ["anchor", f"own view, {sim[anchor, own]:.3f}"]
     texts += [f"{'suspect' if chosen[anchor, j] else 'clicked'}, {sim[anchor, j]:.3f}" for j in shown]
     precision, recall = suspect_scores(chosen, seen["kinds"])
+    count = int(chosen.sum())
+    of_all = f"{count} suspect{'s' * (count != 1)}: precision {percent(precision)}, recall {percent(recall)}"
+    of_this = f"{len(found)} suspected here; its loss {loss:.3f}, SimCLR's {plain_loss:.3f}"
 
     def rows(ax):
-        title = f"{len(found)} suspected here; its loss {loss:.3f}, SimCLR's {plain_loss:.3f}"
+        title = of_this if with_table else f"{of_this}\nin the whole table {of_all}"
         show_rows(seen, [anchor, own, *shown], texts, title, ax)
 
     def table(ax):
         show_suspects(sim, chosen, same_class(seen["kinds"]), anchor, ax)
-        count = int(chosen.sum())
-        title = (
-            f"{count} suspect{'s' * (count != 1)}: precision {percent(precision)}, recall {percent(recall)}"
-        )
-        ax.set_title(f"{title}\ndot: same class, cross: another or unknown", fontsize=9)
+        ax.set_title(f"{of_all}\ndot: same class, cross: another or unknown", fontsize=9)
 
-    return show_row([rows, table], (1.15, 1.3), 3.6)
+    return show_row([rows, table], (1.15, 1.3), 3.6) if with_table else show_row([rows], (1.3,), 4.4)
 
 
 def explore_negatives(source=None, networks=BESIDE, n: int = 16, size: int = 64, labels=None) -> Explorer:
@@ -439,7 +446,7 @@ def explore_negatives(source=None, networks=BESIDE, n: int = 16, size: int = 64,
     suspects shows its two windows. `source`, `networks` and `labels`: as in `explore_temperature`; true
     classes where labels are known.
     """
-    label = "the table of all suspects (orange): click one to see its two windows"
+    label = "the table of all pairs: suspects are orange, of two classes black. Click one to see its windows"
     canvas = boxes(None, most=1, names=[""], colors=["#ffffff"], label=label)
     canvas.extent = [0, 0, 2 * n, 2 * n]
 
@@ -453,7 +460,7 @@ def explore_negatives(source=None, networks=BESIDE, n: int = 16, size: int = 64,
         canvas.image = image_png(table.repeat(scale, 0).repeat(scale, 1))
         at = [int(min(v, 2 * n - 1)) for point in canvas.points for v in point[:2]]
         picked = at[0] if at and at[1] == anchor else None
-        return show_negatives(seen, anchor, alpha, threshold, rule, picked=picked)
+        return show_negatives(seen, anchor, alpha, threshold, rule, picked=picked, with_table=False)
 
     controls = dict(
         anchor=(0, 2 * n - 1),
