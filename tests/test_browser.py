@@ -168,12 +168,12 @@ def browser():
         chromium.close()
 
 
-def watched(browser):
-    """A page that may ask 127.0.0.1 alone.
+def watched(browser, **options):
+    """A page, with playwright's options, that may ask 127.0.0.1 alone.
 
     What it asks elsewhere, its errors and its console's are in `.wrong`.
     """
-    page = browser.new_page(viewport={"width": 1280, "height": 1500})
+    page = browser.new_page(viewport={"width": 1280, "height": 1500}, **options)
     page.wrong = []
 
     def route(r):
@@ -618,8 +618,16 @@ def test_the_dashboard_in_voila(browser, tmp_path):
             if name != "labels":
                 until(lambda: image_of(box) != before, f"{name}: the picture did not change")
             page.screenshot(path=SHOTS / f"voila-{name}.png")
-        log = server.log.read_text()
-        assert page.wrong == [] and "Traceback" not in log, log[-3000:]
+        assert page.wrong == []
         page.close()
+        for theme, color in (("", "#212121"), ("?theme=light", "white")):  # on a dark system
+            page = watched(browser, color_scheme="dark")
+            page.goto(f"http://127.0.0.1:{server.port}/{theme}", timeout=120000)
+            page.wait_for_selector(".rsssl-temperature img.widget-image", timeout=120000)
+            ground = "getComputedStyle(document.body).getPropertyValue('--jp-layout-color1')"
+            assert page.evaluate(ground) == color and page.wrong == []
+            page.close()
+        log = server.log.read_text()
+        assert "Traceback" not in log, log[-3000:]
     finally:
         server.stop()

@@ -18,6 +18,7 @@ from rsssl_nb.widgets.explorers import (
     explore_pair,
     explore_regions,
     explore_temperature,
+    show_negatives,
 )
 from rsssl_nb.widgets.features import explore_saliency
 from rsssl_nb.widgets.ground import find_sources, first_window
@@ -136,6 +137,16 @@ def test_a_click_into_the_table_shows_two_windows(net):
     assert box.controls["anchor"].value == 2 and bytes(box.view.value) != clicked
     box.controls["batch"].value = 3
     assert box.canvas.points == [] and box.trouble.value == ""
+
+
+def test_the_table_of_suspects_is_shown_once(net):
+    "On the canvas, where it can be clicked; the picture tells precision and recall beside the rows."
+    box = explore_negatives(make_scene(160, seed=1), [net], n=4, size=32)
+    values = box.values() | dict(threshold=-1.0)
+    quick = {name: value for name, value in values.items() if name not in box.slow}
+    (rows,) = [ax for ax in box.draw(box.seen, **quick).axes]
+    assert "in the whole table" in rows.get_title() and "precision" in rows.get_title()
+    assert len(show_negatives(box.seen, **quick).axes) == 2  # a still has no canvas beside it
 
 
 def test_a_wrong_path_clears_all_pictures_and_the_right_one_brings_them_back():

@@ -67,13 +67,15 @@ def caption(seen: dict, row: int, text: str) -> str:
     return f"{text}\n{seen['names'][kind]}" if kind >= 0 else text
 
 
-def show_rows(seen: dict, rows: Sequence[int], texts: Sequence[str], title: str = "", ax=None) -> None:
-    "Up to six of a batch's rows in two lines of three, on axes, a text and the class under each."
+def show_rows(
+    seen: dict, rows: Sequence[int], texts: Sequence[str], title: str = "", ax=None, columns: int = 3
+) -> None:
+    "Up to six of a batch's rows in two lines of three, or in one of six, a text and the class under each."
     side = seen["pictures"].shape[1]
     across, down = side * 1.06, side * 1.34
-    sheet = np.ones((round(2 * down), round(3 * across), 3))
+    sheet = np.ones((round(-(-6 // columns) * down), round(columns * across), 3))
     for i, (row, text) in enumerate(zip(rows, texts)):
-        x, y = round(i % 3 * across), round(i // 3 * down)
+        x, y = round(i % columns * across), round(i // columns * down)
         sheet[y : y + side, x : x + side] = seen["pictures"][row]
         ax.text(x + side / 2, y + 1.03 * side, caption(seen, row, text), ha="center", va="top", fontsize=8)
     show_image(sheet, title=title, ax=ax)

@@ -429,14 +429,14 @@ def show_negatives(
     of_this = f"{len(found)} suspected here; its loss {loss:.3f}, SimCLR's {plain_loss:.3f}"
 
     def rows(ax):
-        title = of_this if with_table else f"{of_this}\nin the whole table {of_all}"
-        show_rows(seen, [anchor, own, *shown], texts, title, ax)
+        title = of_this if with_table else f"{of_this}; in the whole table {of_all}"
+        show_rows(seen, [anchor, own, *shown], texts, title, ax, 3 if with_table else 6)
 
     def table(ax):
         show_suspects(sim, chosen, same_class(seen["kinds"]), anchor, ax)
         ax.set_title(f"{of_all}\ndot: same class, cross: another or unknown", fontsize=9)
 
-    return show_row([rows, table], (1.15, 1.3), 3.6) if with_table else show_row([rows], (1.3,), 4.4)
+    return show_row([rows, table], (1.15, 1.3), 3.6) if with_table else show_row([rows], (4.3,), 2.8)
 
 
 def explore_negatives(source=None, networks=BESIDE, n: int = 16, size: int = 64, labels=None) -> Explorer:
