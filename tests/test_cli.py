@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from rsssl_nb.cli import main
 from rsssl_nb.data.raster import open_raster
 from rsssl_nb.data.scenes import make_scene
-from rsssl_nb.data.write import write_raster
+from rsssl_nb.data.write import rgb, write_raster
 
 SMALL = "--epochs 1 --samples 32 --batch 16 --size 64 --width 16 --device cpu".split()
 
@@ -108,6 +108,24 @@ def test_the_whole_job(job):
     again = ("score", job / "map.tif", job / "labels/s1.tif", "--csv", job / "table.csv")
     refused(*again, says=("table.csv exists", "--force"))
     assert "table.csv" in good(*again, "--force")
+
+
+def test_paths_alone_are_enough(tmp_path):
+    "Labels in colours without a list, no share of them: only the size of the run is made small here."
+    scene = make_scene(192, seed=3)
+    table = np.array([rgb(colour) for colour in scene.colors] + [rgb("#101010")], np.uint8)
+    labels = np.where(scene.labels == 255, len(scene.colors), scene.labels)
+    write_raster(tmp_path / "scene.tif", scene.image)
+    write_raster(tmp_path / "painted.tif", table[labels].transpose(2, 0, 1))
+    small = ("--steps", 2, "--size", 64, "--batch", 4, "--device", "cpu")
+    good("pretrain", tmp_path / "scene.tif", "--out", tmp_path / "run", "--width", 8, *small)
+    told = ("--images", tmp_path / "scene.tif", "--labels", tmp_path / "painted.tif")
+    text = good("finetune", tmp_path / "run", *told, "--out", tmp_path / "tuned", *small)
+    assert "Note: no classes.json beside the labels" in text and scene.colors[0] in text
+    assert "9 windows hold labels to learn from (--fraction 1: all but what is held out)" in text
+    good("map", tmp_path / "tuned", tmp_path / "scene.tif", tmp_path / "map.tif", "--device", "cpu")
+    text = good("score", tmp_path / "map.tif", tmp_path / "painted.tif")
+    assert "OA 0." in text and f"{192 * 192} pixels" in text and "Note" not in text
 
 
 def test_run_folder_has_its_shape(job):
@@ -275,7 +293,7 @@ def test_bad_labels(job, tmp_path):
         )
         assert not (tmp_path / "seg").exists()
 
-    tune(says="--fraction")
+    tune("--fraction", 0.5, "--subset", tmp_path / "no.txt", says="not both")
     tune("--fraction", 0, says="0")
     tune("--fraction", 0.5, labels=tmp_path / "no", says="no")
     tune("--subset", tmp_path / "no.txt", says="no.txt")

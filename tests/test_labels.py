@@ -4,13 +4,17 @@ import csv
 import json
 
 import numpy as np
+import pytest
 import rasterio
 from odd_rasters import CLASSES, PLACE, noise, says
 from PIL import Image
 
 from rsssl_nb.data.labels import Classes, find_classes, pair_labels, read_classes, read_labels
+from rsssl_nb.data.legend import classes_of, seen_classes
 from rsssl_nb.data.raster import open_raster
 from rsssl_nb.data.write import write_raster
+from rsssl_nb.mapping.categories import write_categories
+from rsssl_nb.notebook import Note
 
 
 def test_index_colour_and_palette_labels_agree(tmp_path):
@@ -142,3 +146,109 @@ def test_dubai_labels_are_read_as_described(imagery):
         assert [int(row[f"px_{n}"]) for n in classes.names] == counts[:5].tolist() and int(
             row["px_ignore"]
         ) == counts[255]
+
+
+# --- labels without a list of classes (page `data/legend`)
+
+
+def xml(names):
+    "GDAL's file of category names."
+    rows = "".join(f"<Category>{name}</Category>" for name in names)
+    band = f"<PAMRasterBand band='1'><CategoryNames>{rows}</CategoryNames></PAMRasterBand>"
+    return f"<PAMDataset>{band}</PAMDataset>"
+
+
+def test_values_in_use_are_the_classes_and_are_told(tmp_path):
+    array = np.array([[[1, 3, 3], [7, 255, 1]]], np.uint8)
+    path = write_raster(tmp_path / "l/a.tif", array)
+    write_raster(tmp_path / "l/b.tif", array * 0 + 9)
+    with pytest.warns(
+        Note, match=r"4 values are the classes \(class 1, class 3, class 7, class 9\); 255 is no"
+    ) as told:
+        found = classes_of(tmp_path / "l")
+    assert len(told) == 1 and str(tmp_path / "l/classes.json") in str(told[0].message)
+    assert found.values == (1, 3, 7, 9) and found.colors == () and found.ignore_index == 255
+    np.testing.assert_array_equal(read_labels(path, found), [[0, 1, 1], [2, 255, 0]])
+    (tmp_path / "l/classes.json").write_text('{"classes": ["a", "b"]}')
+    assert classes_of(tmp_path / "l").names == ("a", "b")  # a list is believed
+    assert classes_of(tmp_path / "l").values == (0, 1)
+
+
+def test_a_mask_of_0_and_255_has_two_classes(tmp_path):
+    path = write_raster(tmp_path / "a.tif", np.array([[[0, 255], [255, 0]]], np.uint8))
+    np.testing.assert_array_equal(read_labels(path, seen_classes([path])), [[0, 1], [1, 0]])
+
+
+def test_declared_nodata_is_no_class(tmp_path):
+    path = write_raster(tmp_path / "a.tif", np.array([[[0, 1, 2]]], np.uint8), nodata=0)
+    assert seen_classes([path]).values == (1, 2)
+
+
+def test_names_come_from_category_names_and_attribute_tables(tmp_path):
+    path = write_raster(tmp_path / "a.tif", np.array([[[0, 1, 2, 3]]], np.uint8))
+    beside = tmp_path / "a.tif.aux.xml"
+    beside.write_text(xml(("", "sea", "land", "land")))
+    assert seen_classes([path]).names == ("class 0", "sea", "land (2)", "land (3)")
+    write_categories(path, ("sea", "sand", "rock", "wood"))
+    assert seen_classes([path]).names == ("sea", "sand", "rock", "wood")
+    for broken in (
+        "",
+        "<a",
+        "<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>",
+        xml("abcd").replace("Category>", "Cat>"),
+    ):
+        beside.write_text(broken)
+        assert seen_classes([path]).names[3] == "class 3"
+
+
+def palette_png(path, numbers, colours):
+    picture = Image.fromarray(np.array(numbers, np.uint8), "P")
+    picture.putpalette(np.array(colours, np.uint8).ravel().tolist())
+    picture.save(path)
+    return path
+
+
+def test_a_palette_gives_colours_and_two_palettes_are_colours(tmp_path):
+    red, blue, green = (255, 0, 0), (0, 0, 255), (0, 255, 0)
+    a = palette_png(tmp_path / "a.png", [[0, 1]], [red, blue])
+    found = seen_classes([a])
+    assert found.names == ("class 0", "class 1") and found.colors == ("#ff0000", "#0000ff")
+    b = palette_png(tmp_path / "b.png", [[0, 1]], [blue, green])
+    found = seen_classes([a, b])
+    assert found.names == ("#0000ff", "#00ff00", "#ff0000")
+    np.testing.assert_array_equal(read_labels(a, found), [[2, 0]])
+    np.testing.assert_array_equal(read_labels(b, found), [[0, 1]])
+
+
+def test_colours_in_use_are_the_classes(tmp_path):
+    table = np.array([(0, 0, 255), (128, 128, 128), (0, 255, 0)], np.uint8)
+    numbers = np.random.default_rng(0).integers(0, 3, (30, 40))
+    Image.fromarray(table[numbers]).save(tmp_path / "a.png")
+    found = seen_classes([tmp_path / "a.png"])
+    assert found.names == found.colors == ("#0000ff", "#00ff00", "#808080")
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.png", found), np.array([0, 2, 1])[numbers])
+
+
+def test_what_cannot_be_classes_is_refused(tmp_path):
+    photo = np.random.default_rng(0).integers(0, 256, (3, 20, 20)).astype(np.uint8)
+    for name, array, words in (
+        ("heights", np.linspace(0, 1, 9, dtype=np.float32).reshape(1, 3, 3), ["0.125", "measurements"]),
+        (
+            "counts",
+            np.arange(100, dtype=np.int16).reshape(1, 10, 10),
+            ["more than 64 values", "classes.json"],
+        ),
+        ("photo", photo, ["more than 32 colours", "JPEG"]),
+        ("deep", photo.astype(np.uint16), ["3 bands of uint16"]),
+        ("two", photo[:2], ["2 bands"]),
+        ("empty", np.full((1, 2, 2), 255, np.uint8), ["no labelled pixel"]),
+    ):
+        with says(f"{name}.tif", *words):
+            seen_classes([write_raster(tmp_path / f"{name}.tif", array)])
+    with says("of one kind"):
+        seen_classes(
+            [
+                write_raster(tmp_path / "n.tif", photo[:1] % 4),
+                write_raster(tmp_path / "c.tif", photo // 200 * 9),
+            ]
+        )

@@ -61,7 +61,7 @@ def dashboard(files, runs, labels, port, no_browser):
     machine only, with a token. Stop it with Ctrl-C.
     """
     from rsssl_nb.data.joined import list_images
-    from rsssl_nb.data.labels import find_classes
+    from rsssl_nb.data.legend import classes_of
     from rsssl_nb.data.raster import open_raster
     from rsssl_nb.lessons import check_kernel, root
     from rsssl_nb.widgets.serving import serve_dashboard
@@ -71,7 +71,7 @@ def dashboard(files, runs, labels, port, no_browser):
     if runs and not runs.expanduser().is_dir():
         raise ValueError(f"{runs} is not a folder: give one that holds run folders, as in --runs runs/")
     if labels:
-        find_classes(labels.expanduser())
+        classes_of(labels.expanduser())
     check_kernel()
     serve_dashboard(files, runs, labels, root() / "explore", port, not no_browser, say)
 

@@ -223,8 +223,8 @@ def main(traceback):
 
     \b
     A whole job in four lines:
-      rsssl-nb pretrain tiles/ --method simclr --out runs/pre
-      rsssl-nb finetune runs/pre --images img/ --labels lab/ --fraction 0.1 --out runs/seg
+      rsssl-nb pretrain tiles/ --out runs/pre
+      rsssl-nb finetune runs/pre --images img/ --labels lab/ --out runs/seg
       rsssl-nb map runs/seg scene.tif map.tif
       rsssl-nb score map.tif labels.tif
     """

@@ -139,10 +139,11 @@ def most_memory(device):
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
-def announce(config, seconds, device="cpu", start=None):
+def announce(config, seconds, device="cpu", start=None, everything=False):
     """Steps, epochs and a forecast of minutes and memory, before the first step; Notes where it is unfit.
 
-    `start`: the weights that the run starts from, whose match is told.
+    `start`: the weights that the run starts from, whose match is told. `everything`: no share of the labels
+    was asked for, so it learns from all.
     """
     if not is_first():
         return
@@ -159,7 +160,8 @@ def announce(config, seconds, device="cpu", start=None):
         forecast += f", in {memory:.2g} GB of memory"
     say(f"{length} {windows}{forecast}")
     if isinstance(config, TuneConfig):
-        say(f"{config.windows} windows hold labels to learn from; kept: {config.validation}")
+        share = " (--fraction 1: all but what is held out)" if everything else ""
+        say(f"{config.windows} windows hold labels to learn from{share}; kept: {config.validation}")
     for note in notes_on(config, seconds, device):
         say(f"Note: {note}", err=True)
 
@@ -359,8 +361,12 @@ def be_deterministic():
     type=PATH,
     help="Folder of label images, paired by file stem. [default: those of the dataset's training scenes]",
 )
-@click.option("--classes", type=PATH, help="classes.json. [default: looked for beside the labels and above]")
-@click.option("--fraction", type=float, help="Share of the windows to learn from, in (0, 1].")
+@click.option(
+    "--classes",
+    type=PATH,
+    help="classes.json. [default: looked for beside the labels and above, else the values or colours in use]",
+)
+@click.option("--fraction", type=float, help="Share of the windows to learn from, in (0, 1]. [default: 1]")
 @click.option("--subset", type=PATH, help="A list of windows to learn from: STEM_yROW_xCOLUMN lines.")
 @click.option(
     "--val-images",
@@ -393,7 +399,12 @@ def finetune(run, images, labels, out, subset, resume, deterministic, **kw):
         be_deterministic()
     if labels is None:
         images, labels, kw["classes"] = training_labels(images)
-    told = partial(announce, device=pick_device(kw["device"]), start=None if run == "random" else run)
+    told = partial(
+        announce,
+        device=pick_device(kw["device"]),
+        start=None if run == "random" else run,
+        everything=kw["fraction"] is None and subset is None,
+    )
     kw = dict(kw, subset=subset, resume=resume, announce=told)
     model, log = finetune(run, images, labels, out, **kw)
     if not is_first():

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from .gdal import SUFFIXES, find_rasters
 from .labels import Classes, check_classes, find_classes, pair_labels, read_classes
+from .legend import classes_of
 from .shapes import SPLITS, VECTORS, read_geojson
 from .splits import Dataset, Entry, make_dataset
 from ..errors import InputError
@@ -226,7 +227,7 @@ def labelled_folder(root: Path, split: str = "train", prefix: str = "") -> tuple
 def folders(root: Path) -> Dataset | None:
     """A folder with `images` (and `labels` or `masks`), or with such folders named train, val and test.
 
-    None for others. Classes come from a classes.json beside or above the labels.
+    None for others. Classes come from a classes.json beside or above the labels, else from their pixels.
     """
     parts = [(root / split, split, f"{split}/") for split in SPLITS if (root / split / "images").is_dir()]
     if not parts and (root / "images").is_dir():
@@ -239,7 +240,7 @@ def folders(root: Path) -> Dataset | None:
         scenes += entries
         if labels:
             missing += [f"labels of {entry.name}" for entry in entries if entry.labels is None]
-            classes = classes or read_classes(find_classes(labels))
+            classes = classes or classes_of(labels)
     return make_dataset(root.resolve().name, scenes, classes, missing)
 
 
@@ -289,7 +290,7 @@ def read_toml(path: str | os.PathLike) -> dict:
 def toml_classes(table: dict, path: Path) -> Classes | None:
     """Classes of a dataset file, None without labels.
 
-    A table of names and colours, the name of a classes.json, or what lies beside the labels.
+    A table of names and colours, the name of a classes.json, or what is found beside the labels or in them.
     """
     given = table.get("classes")
     if isinstance(given, dict):
@@ -297,7 +298,9 @@ def toml_classes(table: dict, path: Path) -> Classes | None:
     if given:
         return read_classes(path.parent / given)
     if "labels" in table:
-        return read_classes(find_classes(path.parent / table["labels"]))
+        labels = path.parent / table["labels"]
+        listed = labels.suffix.lower() in VECTORS  # polygons show no classes
+        return read_classes(find_classes(labels)) if listed else classes_of(labels)
     return None
 
 

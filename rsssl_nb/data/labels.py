@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['pack_rgb', 'Classes', 'check_classes', 'palette_of', 'whole_code', 'class_name', 'raster_classes', 'read_classes',
-           'find_classes', 'one_name', 'pair_labels', 'translate_codes', 'palette_names_classes', 'label_codes',
-           'check_grid', 'unknown_labels_sentence', 'refuse_nodata_class', 'declared_nodata', 'read_labels']
+           'listed_classes', 'find_classes', 'one_name', 'pair_labels', 'translate_codes', 'palette_names_classes',
+           'label_codes', 'check_grid', 'unknown_labels_sentence', 'refuse_nodata_class', 'declared_nodata',
+           'read_labels']
 
 # %% ../../nbs/library/data/labels.ipynb #322dede6
 import os
@@ -147,8 +148,8 @@ def raster_classes(path: str | os.PathLike) -> Classes:
 def read_classes(path: str | os.PathLike) -> Classes:
     """Classes from a `classes.json`, or from a label raster that carries names and palette.
 
-    The file holds {"ignore_index", "classes": [{"index", "name", "hex" or "rgb"}]}. InputError names
-    the file and what it lacks.
+    The file holds {"ignore_index", "classes": [{"index", "name", "hex" or "rgb"}]}, or {"classes": [names of
+    the numbers 0, 1, ...]}. InputError names the file and what it lacks.
     """
     path = Path(path)
     if path.suffix.lower() in SUFFIXES:
@@ -159,7 +160,10 @@ def read_classes(path: str | os.PathLike) -> Classes:
         )
     try:
         data = parse_json(read_text(path))
-        rows = sorted(data["classes"], key=lambda row: whole_code(row["index"]))
+        rows = data["classes"]
+        if isinstance(rows, list) and all(isinstance(row, str) for row in rows):
+            rows = [dict(index=i, name=name) for i, name in enumerate(rows)]
+        rows = sorted(rows, key=lambda row: whole_code(row["index"]))
         colors = tuple(
             _hex(rgb(row.get("hex") or row.get("color") or row["rgb"]))
             for row in rows
@@ -177,15 +181,17 @@ def read_classes(path: str | os.PathLike) -> Classes:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path} is no list of classes ({type(error).__name__}: {error}): write "
-            '{"ignore_index": 255, "classes": [{"index": 0, "name": "water", "hex": "#3355ff"}]}'
+            '{"ignore_index": 255, "classes": [{"index": 0, "name": "water", "hex": "#3355ff"}]}, '
+            'or {"classes": ["name of 0", "name of 1"]}'
         ) from error
     return check_classes(found, path)
 
 
-def find_classes(labels: str | os.PathLike) -> Path:
+def listed_classes(labels: str | os.PathLike) -> Path | None:
     """The `classes.json` beside a label file or in a label folder, its parent or grandparent.
 
-    Else a label raster that carries its classes. InputError when there is neither.
+    Else a label raster that carries its classes; None when there is neither. InputError when there are no
+    labels.
     """
     labels = Path(labels)
     folder = labels if labels.is_dir() else labels.parent
@@ -196,10 +202,19 @@ def find_classes(labels: str | os.PathLike) -> Path:
     try:
         raster_classes(first)
     except InputError:
+        return None
+    return first
+
+
+def find_classes(labels: str | os.PathLike) -> Path:
+    "The file that lists the classes of labels, as `listed_classes` finds it. InputError when there is none."
+    found = listed_classes(labels)
+    if found is None:
+        folder = Path(labels) if Path(labels).is_dir() else Path(labels).parent
         raise InputError(
             f"no classes.json in {folder}, its parent or grandparent: write one, or name it with --classes"
-        ) from None
-    return first
+        )
+    return found
 
 # %% ../../nbs/library/data/labels.ipynb #c3a3175f
 def one_name(path: Path) -> str:

@@ -17,12 +17,12 @@ import numpy as np
 from ..confusion import class_iou, mean_iou
 from rsssl_nb.data.labels import (
     Classes,
-    find_classes,
+    listed_classes,
     pair_labels,
     raster_classes,
-    read_classes,
     read_labels,
 )
+from ..data.legend import classes_of, learnt_classes
 from ..data.raster import Raster, open_raster, pixel_metres
 from ..errors import InputError
 from .areas import area_adjusted
@@ -125,19 +125,17 @@ def score_classes(predicted: str | Path, labels: str | Path, classes=None) -> tu
     """The Classes of a map and those of its labels, which need not be the same.
 
     A map that carries class names (tag CLASSES) is read by them. Labels are read by `classes`, else by what
-    lies beside them or in them, else by the map's own; a map without names is read as the labels are.
+    lies beside them or in them, else as those that the map was learnt from, else by the values or colours in
+    use (`data/legend`); a map without names is read as the labels are.
     """
     try:
         own = raster_classes(predicted)
     except InputError:
         own = None
-    if classes is None:
-        try:
-            classes = read_classes(find_classes(labels))
-        except InputError:
-            if own is None:
-                raise
-            classes = own
+    if classes is None and own and not listed_classes(labels):
+        classes = learnt_classes(predicted, own)
+    elif classes is None:
+        classes = classes_of(labels, [labels] if own else [labels, predicted])
     return own or classes, classes
 
 

@@ -176,7 +176,7 @@ def load_segmenter(run: Path | str) -> tuple[Segmenter, dict]:
     if str(run).startswith(SHIPPED):
         raise InputError(
             f"{run} is a pretrained encoder and knows no classes: fine-tune it first, as in "
-            f"rsssl-nb finetune {run} --images img/ --labels lab/ --fraction 0.1 --out runs/seg"
+            f"rsssl-nb finetune {run} --images img/ --labels lab/ --out runs/seg"
         )
     path = Path(run) / "segmenter.safetensors" if Path(run).is_dir() else Path(run)
     if not path.exists():
@@ -263,8 +263,9 @@ def finetune(
     `.png`: IoU of each class, truth beside prediction (`model.outcome`, shown in a notebook).
     `run`: pretraining folder, weights file, "imagenet", "shipped:NAME", Run, or "random" (shaped by
     `encoder`, `width`, `stride`; a file must hold what they ask for). `images`, `labels`: folders paired by
-    file stem, files, or Scenes and arrays. `fraction` in
-    (0, 1] of the grid's windows of `size` pixels that hold labels, or `subset` (file or list). The length is
+    file stem, files, or Scenes and arrays; `classes`: Classes, a `classes.json`, or None: as listed beside
+    them, else as the labels show them (`data/legend`). `fraction` in (0, 1] of the grid's windows of
+    `size` pixels that hold labels (default all), or `subset` (file or list). The length is
     told in `steps` (default 1500) or in `epochs` over the windows. `mode`: "full" or "frozen" (encoder kept);
     `encoder_lr` is the encoder's learning rate as a factor of `lr`; `batchnorm` "keep" leaves the encoder's
     statistics as they are. `val_images`, `val_labels` choose the step that is kept; without them a fifth of
@@ -274,8 +275,10 @@ def finetune(
     `announce(config, seconds)` hears the config and the seconds of a step before the first one.
     InputError or ValueError with file, value and cure, before anything is written.
     """
-    if (fraction is None) == (subset is None):
-        raise ValueError("give either --fraction (a share of the windows) or --subset (a list of them)")
+    if fraction is not None and subset is not None:
+        raise ValueError("give --fraction (a share of the windows) or --subset (a list of them), not both")
+    if fraction is None and subset is None:
+        fraction = 1.0
     if (val_images is None) != (val_labels is None):
         raise ValueError("--val-images and --val-labels come together: give both, or neither")
     if steps is not None and epochs is not None:

@@ -23,7 +23,6 @@ from rsssl_nb.data.labels import (
     Classes,
     check_grid,
     declared_nodata,
-    find_classes,
     label_codes,
     one_name,
     pair_labels,
@@ -32,6 +31,7 @@ from rsssl_nb.data.labels import (
     refuse_nodata_class,
     unknown_labels_sentence,
 )
+from ..data.legend import classes_of
 from ..data.raster import Raster, open_array, open_raster
 from ..data.statistics import mean_and_deviation, mean_and_square, moments
 from ..errors import InputError
@@ -166,15 +166,19 @@ def open_pairs(images, labels, classes=None, alpha: str = "auto") -> tuple[list,
     """Labelled rasters, as ([(Raster, LabelRaster)], Classes).
 
     Folders paired by file stem, one file each, lists of files or LabelRasters, or arrays and Scenes.
-    `classes`: Classes, a `classes.json`, or None to look beside the labels. InputError names file, value
+    `classes`: Classes, a `classes.json`, or None: what lies beside the labels, else what they show
+    (`data/legend`). InputError names file, value
     and cure.
     """
     if isinstance(images, (str, os.PathLike)):
-        found = classes if isinstance(classes, Classes) else read_classes(classes or find_classes(labels))
         both = pair_labels(images, labels)
+        found = read_classes(classes) if isinstance(classes, (str, os.PathLike)) else classes
+        found = found or classes_of(labels, [path for _, path in both])
     else:
         images, labels = (v if isinstance(v, (list, tuple)) else [v] for v in (images, labels))
         found = read_classes(classes) if isinstance(classes, (str, os.PathLike)) else classes
+        if found is None and isinstance(labels[0], (str, os.PathLike)):
+            found = classes_of(labels[0], labels)
         found = found or Classes(list(images[0].classes), list(images[0].colors))
         both = list(zip(images, labels, strict=True))
     rasters = [open_raster(image, alpha) for image, _ in both]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import ipywidgets as W
 
-from ..data.labels import find_classes, read_classes
+from ..data.legend import classes_of
 from ..files import write_aside
 from .explorer import LOOKING_SIGN, Explorer
 from rsssl_nb.widgets.explorers import (
@@ -132,7 +132,7 @@ class Dashboard(W.VBox):
         if name == "matches":
             return explore_matches(source, self.networks)
         if name == "labels":
-            known = read_classes(find_classes(self.labels)) if self.labels else None
+            known = classes_of(self.labels) if self.labels else None
             named = (list(known.names), list(known.colors)) if known else (None, None)
             few = [*self.networks[:2]] if "random" in self.networks[:2] else self.networks[:1]
             return explore_labels(source, few, *named, labels=self.labels)

@@ -19,7 +19,8 @@ import torch
 from ..data.examples import SHOWN, example_here
 from ..data.gdal import find_rasters
 from ..data.joined import list_images
-from ..data.labels import find_classes, pair_labels, read_classes, read_labels
+from ..data.labels import pair_labels, read_labels
+from ..data.legend import classes_of
 from ..data.raster import Raster, open_raster, overview, spread_windows
 from ..data.scenes import Scene, make_scene
 from ..errors import InputError
@@ -152,8 +153,8 @@ def open_ground(source, labels=None) -> Ground:
         return Ground(raster, source.labels, tuple(source.classes), tuple(source.colors), mean, std)
     if labels is None:
         return Ground(raster, mean=mean, std=std)
-    classes = read_classes(find_classes(labels))
     label_file = pair_labels(source, labels)[0][1]
+    classes = classes_of(labels, [label_file])
     known = read_labels(label_file, classes, raster)
     return Ground(raster, known, tuple(classes.names), tuple(classes.colors), mean, std)
 
