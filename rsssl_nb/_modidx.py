@@ -1544,6 +1544,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'rsssl_nb.notebook.LiveLine.flush': ('library/notebook.html#liveline.flush', 'rsssl_nb/notebook.py'),
                                    'rsssl_nb.notebook.LiveLine.write': ('library/notebook.html#liveline.write', 'rsssl_nb/notebook.py'),
                                    'rsssl_nb.notebook.Note': ('library/notebook.html#note', 'rsssl_nb/notebook.py'),
+                                   'rsssl_nb.notebook.bar_over': ('library/notebook.html#bar_over', 'rsssl_nb/notebook.py'),
                                    'rsssl_nb.notebook.gathered_notes': ('library/notebook.html#gathered_notes', 'rsssl_nb/notebook.py'),
                                    'rsssl_nb.notebook.grey_notes': ('library/notebook.html#grey_notes', 'rsssl_nb/notebook.py'),
                                    'rsssl_nb.notebook.in_notebook': ('library/notebook.html#in_notebook', 'rsssl_nb/notebook.py'),

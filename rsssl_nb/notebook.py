@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['Note', 'in_notebook', 'show_note', 'show_figure', 'smaller', 'grey_notes', 'gathered_notes', 'LiveLine',
-           'progress_bar']
+           'progress_bar', 'bar_over']
 
 # %% ../nbs/library/notebook.ipynb #e51557a0
 import html
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 
@@ -124,11 +124,14 @@ class LiveLine:
         "Nothing waits to be written."
 
 
-def progress_bar(total: int, first: int = 0, show: bool = True, unit: str = "step", phase: str = ""):
+def progress_bar(
+    total: int, first: int = 0, show: bool = True, unit: str = "step", phase: str = "", at_once: bool = False
+):
     """One tqdm bar, gone when it closes: on a terminal, or a line in a notebook; nothing in a log file.
 
-    `phase` says what is done, as in "training"; `total` and `first` count `unit`s. What ends within half a
-    second shows none.
+    `phase` says what is done, as in "training"; `total` and `first` count `unit`s, of which many bytes "B"
+    are told in MB. What ends within half a second shows none, and the bar comes with the first unit after
+    that; `at_once`, for units that take seconds each, before the first.
     """
     from tqdm import tqdm
 
@@ -143,5 +146,21 @@ def progress_bar(total: int, first: int = 0, show: bool = True, unit: str = "ste
         position=0 if file else None,
         file=file,
         disable=not show,
-        delay=0.5,
+        delay=0 if at_once else 0.5,
+        unit_scale=unit == "B",
     )
+
+
+@contextmanager
+def bar_over(
+    items: Sequence, phase: str, unit: str = "file", show: bool = True, at_once: bool = False
+) -> Iterator[Iterator]:
+    "A block that goes through items under one `progress_bar`, gone with the block, whatever ends it."
+    with progress_bar(len(items), 0, show, unit, phase, at_once) as bar:
+
+        def each():
+            for item in items:
+                yield item
+                bar.update()
+
+        yield each()

@@ -99,7 +99,8 @@ def follow(page, server, name, done):
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_run_all_cells(browser, lab, path):  # noqa: F811
     page = watched(browser)
-    # a workspace of its own: Lab would open the pages before it again, and start their kernels
+    # a workspace of its own: in one for all Lab would open the pages before this one again, start their
+    # kernels and bring one of them to the front, where nothing ever runs
     page.goto(f"{lab.address}/{path.stem}/tree/{path.name}", timeout=120_000)
     follow(page, lab, path.name, lambda seen: seen.get("ready") and seen["path"] == path.name)
     page.evaluate(RUN_ALL)
@@ -108,6 +109,7 @@ def test_run_all_cells(browser, lab, path):  # noqa: F811
         for cell in seen["cells"]:
             red = [o for o in cell["outputs"] if o[0] in ("error", "stderr")]
             assert not red, f"{path.name}, cell {cell['number']} ({cell['source'][:120]!r}): {red}"
+        assert seen["path"] == path.name, f"{path.name}: {seen['path']} has come to the front"
         return seen["cells"] and all(cell["ran"] for cell in seen["cells"])
 
     try:

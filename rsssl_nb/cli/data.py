@@ -33,7 +33,7 @@ def check(folder):
     from rsssl_nb.data.splits import check_dataset
 
     data = recognise(folder)
-    rows = check_dataset(data) if data else check_rasters(folder)
+    rows = check_dataset(data, progress=True) if data else check_rasters(folder, progress=True)
     if data:
         say(data)
     for _, kind, sentence in rows:

@@ -101,8 +101,11 @@ def export(run, out, to, resolution, force):
     run = weights_path(run) if run.startswith(SHIPPED) else Path(run)
     if to == "onnx":
         from rsssl_nb.mapping.onnx import export_onnx
+        from rsssl_nb.notebook import progress_bar
 
-        say(f"wrote {export_onnx(run, out, resolution, force=force)}")
+        with progress_bar(1, unit="file", phase="onnx", at_once=True):
+            written = export_onnx(run, out, resolution, force=force)
+        say(f"wrote {written}")
         return
     from rsssl_nb.weights import export
 

@@ -16,6 +16,7 @@ from .coverage import nothing_but_nodata, reading_boxes
 from .gdal import find_rasters
 from .raster import ASSUMED, Raster, open_raster
 from ..errors import InputError
+from ..notebook import bar_over
 
 # %% ../../nbs/library/data/check.ipynb #69a48a43
 def count_valid(raster: Raster, extremes: list | None = None) -> int:
@@ -112,7 +113,9 @@ def unlike_most(rasters: list[Raster]) -> list[tuple[Raster, str]]:
     return found
 
 
-def check_rasters(paths: str | os.PathLike | Iterable, alpha: str = "auto") -> list[tuple]:
+def check_rasters(
+    paths: str | os.PathLike | Iterable, alpha: str = "auto", progress: bool = False
+) -> list[tuple]:
     """What is wrong with raster files and folders, [(path, kind, sentence)].
 
     Each pixel is read once, in bounded memory. `kind` is corrupt (cannot be opened, or not be read to
@@ -120,19 +123,20 @@ def check_rasters(paths: str | os.PathLike | Iterable, alpha: str = "auto") -> l
     bands or numbers than most).
     """
     found, sound = [], []
-    for path in find_rasters(paths):
-        try:
-            raster = open_raster(path, alpha, labels=ASSUMED.get() is None)
-            extremes = [Extremes() for _ in range(raster.bands)] if raster.dtype != "uint8" else []
-            valid = count_valid(raster, extremes)
-        except InputError as error:
-            found.append((path, "corrupt", str(error)))
-            continue
-        if valid and (sentence := odd_value_sentence(raster, extremes)):
-            found.append((path, "suspect", sentence))
-        if valid:
-            sound.append(raster)
-        else:
-            found.append((path, "empty", nothing_but_nodata(raster)))
+    with bar_over(find_rasters(paths), "checking", show=progress, at_once=True) as files:
+        for path in files:
+            try:
+                raster = open_raster(path, alpha, labels=ASSUMED.get() is None)
+                extremes = [Extremes() for _ in range(raster.bands)] if raster.dtype != "uint8" else []
+                valid = count_valid(raster, extremes)
+            except InputError as error:
+                found.append((path, "corrupt", str(error)))
+                continue
+            if valid and (sentence := odd_value_sentence(raster, extremes)):
+                found.append((path, "suspect", sentence))
+            if valid:
+                sound.append(raster)
+            else:
+                found.append((path, "empty", nothing_but_nodata(raster)))
     found += [(raster.path, "mismatch", sentence) for raster, sentence in unlike_most(sound)]
     return sorted(found, key=lambda row: str(row[0]))

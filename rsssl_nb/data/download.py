@@ -18,17 +18,14 @@ from .datasets import open_dataset
 from .splits import Dataset
 from ..errors import InputError
 from ..files import refuse_no_space
+from ..notebook import progress_bar
 
 # %% ../../nbs/library/data/download.ipynb #f017961c
 def save_stream(answer, part: Path, done: int, total: int, progress: bool) -> None:
     "Writes what a server sends to the file `part`, after the first `done` bytes, with a bar."
-    from tqdm.auto import tqdm
-
     with (
         open(part, "ab" if done else "wb") as file,
-        tqdm(
-            total=total, initial=done, unit="B", unit_scale=True, desc=part.stem, disable=not progress
-        ) as bar,
+        progress_bar(total, done, progress, "B", part.stem.lstrip(".")) as bar,
     ):
         for chunk in answer.iter_content(2**14):
             bar.update(file.write(chunk))

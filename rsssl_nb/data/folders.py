@@ -17,6 +17,7 @@ import numpy as np
 from .gdal import SUFFIXES
 from .raster import open_raster
 from ..errors import InputError
+from ..notebook import bar_over
 
 # %% ../../nbs/library/data/folders.ipynb #098f7eac
 class ImageSet(NamedTuple):
@@ -76,14 +77,15 @@ class ImageFolder:
         paths = tuple(self.paths[i] for i in chosen)
         return replace(self, paths=paths, labels=self.labels[chosen], parts=self.parts[chosen])
 
-    def read(self, part, size=None):
+    def read(self, part, size=None, progress=False):
         """The ImageSet of a part: uint8 where all files are, else float32 with NaN for nodata.
 
         `size`: the centre square of each image, reduced to so many pixels by the mean of areas.
         InputError for images of several sizes (without `size`) or band counts, or smaller than `size`.
         """
         chosen = self.part(part)
-        images = [read_image(path, size) for path in chosen.paths]
+        with bar_over(chosen.paths, "reading", "image", progress) as paths:
+            images = [read_image(path, size) for path in paths]
         for path, image in zip(chosen.paths, images):
             if len(image) != len(images[0]):
                 raise InputError(

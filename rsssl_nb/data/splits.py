@@ -22,7 +22,7 @@ from .labels import Classes, read_labels
 from .raster import Raster, open_raster
 from .shapes import SPLITS, VECTORS, polygon_labels, restrict, split_counts
 from ..errors import InputError
-from ..notebook import Note
+from ..notebook import Note, bar_over
 
 # %% ../../nbs/library/data/splits.ipynb #bce051a9
 class Entry(NamedTuple):
@@ -212,17 +212,18 @@ def check_labels(dataset: Dataset, entry: Entry) -> str | None:
     return next((sentence for sentence in sentences if "counts as no label" in sentence), None)
 
 
-def check_dataset(dataset: Dataset) -> list[tuple]:
+def check_dataset(dataset: Dataset, progress: bool = False) -> list[tuple]:
     """What is wrong with a dataset, [(file or name, kind, sentence)].
 
     The kinds are those of `check_rasters`, and missing, labels, leak.
     """
     rows = [(name, "missing", f"{name} is not there: fetch it, or go on without") for name in dataset.missing]
-    rows += check_rasters(sorted({entry.image for entry in dataset.scenes}), dataset.alpha)
+    rows += check_rasters(sorted({entry.image for entry in dataset.scenes}), dataset.alpha, progress)
     corrupt = {str(path) for path, kind, _ in rows if kind == "corrupt"}
     sound = replace(dataset, scenes=tuple(e for e in dataset.scenes if str(e.image) not in corrupt))
-    for entry in sound.scenes:
-        sentence = check_labels(sound, entry) if entry.labels else None
-        if sentence:
-            rows.append((entry.labels, "labels", sentence))
+    with bar_over(sound.scenes, "labels", show=progress, at_once=True) as scenes:
+        for entry in scenes:
+            sentence = check_labels(sound, entry) if entry.labels else None
+            if sentence:
+                rows.append((entry.labels, "labels", sentence))
     return rows + [(dataset.name, "leak", sentence) for sentence in leaks(sound)]

@@ -25,6 +25,7 @@ from .evidence import interval
 from .judged import checked_rows
 from .probing import linear_probe
 from ..moved import forward
+from ..notebook import bar_over
 from ..objectives.regions import sample_points
 from ..training.pretrain import load_encoder
 from ..weights import load, shipped
@@ -353,7 +354,7 @@ class PixelJudge:
         )
 
 # %% ../../nbs/library/evaluation/judges.ipynb #8babe556
-def judge_encoders(judges, encoders, seed=0, floors=True):
+def judge_encoders(judges, encoders, seed=0, floors=True, progress=True):
     """Rows of every judge for encoders {name: Encoder}.
 
     Dicts of judge, method, labels, seed, value, low, high, classes. With `floors` also rows of the methods
@@ -367,9 +368,13 @@ def judge_encoders(judges, encoders, seed=0, floors=True):
             asked["random" if not asked else f"random like {name}"] = kind, random_like(encoder, seed)
     asked = {name: untrained for name, (_, untrained) in asked.items()}
     found = []
-    for judge in judges:
+    asked |= encoders
+    rounds = [(k, name) for k in range(len(judges)) for name in asked]
+    with bar_over(rounds, "judging", "encoder", progress, at_once=True) as turns:
+        rows_of = {(k, name): judges[k].rows(asked[name]) for k, name in turns}
+    for k, judge in enumerate(judges):
         scored = judge.floors() if floors else {}
-        scored |= {name: judge.rows(encoder) for name, encoder in {**asked, **encoders}.items()}
+        scored |= {name: rows_of[k, name] for name in asked}
         found += [
             dict(judge=row["judge"], method=method, labels=row["labels"], seed=seed)
             | {k: row[k] for k in ("value", "low", "high", "classes")}
@@ -379,7 +384,7 @@ def judge_encoders(judges, encoders, seed=0, floors=True):
     return checked_rows(found)
 
 
-def standard_judges(folder=None, size=None, labels=None, tiles=64, seed=0, frame=32):
+def standard_judges(folder=None, size=None, labels=None, tiles=64, seed=0, frame=32, progress=True):
     """A SceneJudge and a PixelJudge on mosaics, of a folder of class folders or of painted textures (None).
 
     `size`: pixels to which each image's centre square is reduced (128; painted 64); mosaics are three
@@ -392,7 +397,7 @@ def standard_judges(folder=None, size=None, labels=None, tiles=64, seed=0, frame
         train, judged = (painted_textures(part, each, size) for part, each in (("train", 32), ("judge", 16)))
     else:
         size, mosaics, found = size or 128, 256, open_folders(folder)
-        train, judged = found.read("train", size), found.read("judge", size)
+        train, judged = (found.read(part, size, progress) for part in ("train", "judge"))
     fewest = int(np.bincount(train.check().labels, minlength=len(train.classes)).min())
     labels = labels or [n for n in (2, 5, 20, 100) if n <= fewest] or [fewest]
     made = [make_mosaics(part, mosaics, size * 3 // 32 * 8, seed=k) for k, part in enumerate((train, judged))]

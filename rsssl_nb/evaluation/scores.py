@@ -233,7 +233,7 @@ def score_rasters(
     units = [pixel_hectares(open_raster(one, labels=True)) for one, _ in pairs] if sample else []
     in_hectares = bool(units) and None not in units
     names, table, areas, pixels, files = [], np.zeros((0, 0), np.int64), np.zeros(0), 0, {}
-    with progress_bar(len(pairs), 0, progress and len(pairs) > 1, unit="map") as bar:
+    with progress_bar(len(pairs), 0, progress, "map", "scoring", at_once=True) as bar:
         for i, (one, its_labels) in enumerate(pairs):
             found, counts, mapped, size = count_pair(one, its_labels, classes, nodata)
             names += [name for name in found if name not in names]

@@ -21,6 +21,7 @@ from ..data.raster import Raster
 from ..errors import InputError
 from ..files import mark, parse_json, write_aside
 from .tiling import plan_windows
+from ..notebook import bar_over
 
 # %% ../../nbs/library/mapping/basis.ipynb #ef0c79fd
 def sample_unit_features(
@@ -100,7 +101,10 @@ class ColourBasis(NamedTuple):
 
 @torch.inference_mode()
 def fit_basis(
-    extract: Callable[[torch.Tensor], torch.Tensor], rasters: Sequence[Raster], size: int
+    extract: Callable[[torch.Tensor], torch.Tensor],
+    rasters: Sequence[Raster],
+    size: int,
+    progress: bool = False,
 ) -> ColourBasis:
     """The ColourBasis of one raster or several: mean, axes and stretch of sample windows of `size` pixels.
 
@@ -109,13 +113,14 @@ def fit_basis(
     some = rasters[:: max(1, -(-len(rasters) // 64))]
     each = max(1, min(8, 64 // len(some)))
     found, empty = [], None
-    for raster in some:
-        try:
-            found.append(sample_unit_features(extract, raster, size, each))
-        except InputError as error:
-            if "nothing to colour" not in str(error):
-                raise
-            empty = error
+    with bar_over(some, "colours", "image", progress, at_once=True) as turns:
+        for raster in turns:
+            try:
+                found.append(sample_unit_features(extract, raster, size, each))
+            except InputError as error:
+                if "nothing to colour" not in str(error):
+                    raise
+                empty = error
     if not found:
         raise empty  # type: ignore[misc]
     units, valid = (torch.cat(parts) for parts in zip(*found))

@@ -61,7 +61,10 @@ def embed(
         def extract(raw):
             return encoder(normalise(raw.to(device), mean, std)).dense.float()
 
-        found = basis if isinstance(basis, ColourBasis) else kept_basis(basis, extract, [raster], size, about)
+        if isinstance(basis, ColourBasis):
+            found = basis
+        else:
+            found = kept_basis(basis, extract, [raster], size, about, progress)
         if basis is not None:
             about["basis"] = found.fingerprint()
         return write_map(
@@ -93,15 +96,18 @@ def passport_of(encoder, mean, std) -> dict:
     return dict(weights=weights_digest(encoder), mean=np.ravel(mean).tolist(), std=np.ravel(std).tolist())
 
 
-def kept_basis(path, extract, rasters: list[Raster], size: int, about: dict) -> ColourBasis:
+def kept_basis(
+    path, extract, rasters: list[Raster], size: int, about: dict, progress: bool = True
+) -> ColourBasis:
     "The ColourBasis of a file; without the file, fitted on the rasters, and written where a path is given."
     belongs = about | dict(size=size)
     if path is not None and Path(path).exists():
         return read_basis(path, belongs)
     if path is not None:
         refuse_unwritable(path)
-    found = fit_basis(extract, rasters, size)
-    if path is not None and os.environ.get("RANK", "0") == "0":
+    first = os.environ.get("RANK", "0") == "0"
+    found = fit_basis(extract, rasters, size, progress and first)
+    if path is not None and first:
         save_basis(found, path, belongs)
     return found
 

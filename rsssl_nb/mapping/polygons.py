@@ -16,7 +16,7 @@ import numpy as np
 from ..data.gdal import driver_of, explained, open_handle, refuse_foreign_overviews
 from ..errors import InputError
 from ..files import file_stamp, mark, parse_json, refuse_to_replace, write_aside
-from ..notebook import Note
+from ..notebook import Note, progress_bar
 
 # %% ../../nbs/library/mapping/polygons.ipynb #451e7c9e
 def ring_area(ring: np.ndarray) -> float:
@@ -79,7 +79,9 @@ def check_polygons(out: str | Path, least_area: float = 0.0, force: bool = False
     return out
 
 
-def write_polygons(source: str | Path, out: str | Path, least_area: float = 0.0, force: bool = False) -> Path:
+def write_polygons(
+    source: str | Path, out: str | Path, least_area: float = 0.0, force: bool = False, progress: bool = True
+) -> Path:
     """The classes of a label map as polygons in a GeoPackage; returns its path.
 
     One layer `classes` with the fields `class`, `name` (empty where the map names none), `pixels` and `area`,
@@ -139,7 +141,8 @@ def write_polygons(source: str | Path, out: str | Path, least_area: float = 0.0,
             found += len(rows)
 
     try:
-        write_aside(out, write_all)
+        with progress_bar(1, 0, progress, "file", "polygons", at_once=True):
+            write_aside(out, write_all)
         for ending in (
             "-wal",
             "-shm",

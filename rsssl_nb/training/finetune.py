@@ -308,7 +308,17 @@ def finetune(
     started = folder and resume and (folder / "config.json").exists()
     kept = read_config(folder, (TuneConfig,)) if folder and started else None
     pairs, found, windows, validation = open_taught(
-        images, labels, val_images, val_labels, classes, alpha, fraction, subset, size, seed
+        images,
+        labels,
+        val_images,
+        val_labels,
+        classes,
+        alpha,
+        fraction,
+        subset,
+        size,
+        seed,
+        progress and world()[0] == 0,
     )
     bands = pairs[0][0].bands
     length = steps or (epochs * -(-len(windows) // batch) if epochs else kept.length if kept else STEPS)

@@ -36,7 +36,7 @@ from ..data.raster import Raster, open_array, open_raster
 from ..data.statistics import mean_and_deviation, mean_and_square, moments
 from ..errors import InputError
 from ..files import read_text
-from ..notebook import Note
+from ..notebook import Note, bar_over
 
 # %% ../../nbs/library/training/labelled.ipynb #c58c51f9
 def grid_windows(width: int, height: int, size: int) -> list[tuple[int, int]]:
@@ -162,7 +162,9 @@ class LabelRaster:
         return out
 
 
-def open_pairs(images, labels, classes=None, alpha: str = "auto") -> tuple[list, Classes]:
+def open_pairs(
+    images, labels, classes=None, alpha: str = "auto", progress: bool = False
+) -> tuple[list, Classes]:
     """Labelled rasters, as ([(Raster, LabelRaster)], Classes).
 
     Folders paired by file stem, one file each, lists of files or LabelRasters, or arrays and Scenes.
@@ -185,10 +187,8 @@ def open_pairs(images, labels, classes=None, alpha: str = "auto") -> tuple[list,
     bands = {r.bands for r in rasters}
     if len(bands) > 1:
         raise InputError(f"the labelled images have {sorted(bands)} bands: give images of one band count")
-    read = [
-        lab if isinstance(lab, LabelRaster) else LabelRaster(lab, found, r)
-        for r, (_, lab) in zip(rasters, both)
-    ]
+    with bar_over(list(zip(rasters, both)), "labels", show=progress) as turns:
+        read = [lab if isinstance(lab, LabelRaster) else LabelRaster(lab, found, r) for r, (_, lab) in turns]
     return list(zip(rasters, read)), found
 
 # %% ../../nbs/library/training/labelled.ipynb #e7c4ceb7
@@ -231,7 +231,9 @@ def names_of_labels(pairs: list) -> str:
     return f"{first} and {len(pairs) - 1} more" if len(pairs) > 1 else first
 
 
-def labelled_windows(pairs: list, size: int, fraction=None, subset=None, seed: int = 0) -> list[tuple]:
+def labelled_windows(
+    pairs: list, size: int, fraction=None, subset=None, seed: int = 0, progress: bool = False
+) -> list[tuple]:
     """The windows to learn from, as [(pair number, x, y)]: a share of the grid, or a list from `read_subset`.
 
     `pairs` are (Raster, labels) with equal height and width. A share is taken of the grid's windows that hold
@@ -240,7 +242,8 @@ def labelled_windows(pairs: list, size: int, fraction=None, subset=None, seed: i
     stems = {one_name(Path(str(r.path))): i for i, (r, _) in enumerate(pairs) if r.path}
     if subset is None:
         grid = [(i, x, y) for i, (r, _) in enumerate(pairs) for x, y in grid_windows(r.width, r.height, size)]
-        held = [w for w in grid if (label_window(pairs[w[0]][1], w[1], w[2], size) != 255).any()]
+        with bar_over(grid, "labels", "window", progress) as turns:
+            held = [w for w in turns if (label_window(pairs[w[0]][1], w[1], w[2], size) != 255).any()]
         if not held:
             raise InputError(
                 f"{names_of_labels(pairs)}: none of the {len(grid)} windows of {size} pixels holds "

@@ -102,14 +102,21 @@ def show_predictions(model, pairs: list, windows: list, size: int, rows: int = 3
 
 
 def outcome(
-    model, pairs: list, windows: list, size: int, told: str, device="cpu", picture: bool = True
+    model,
+    pairs: list,
+    windows: list,
+    size: int,
+    told: str,
+    device="cpu",
+    picture: bool = True,
+    progress: bool = False,
 ) -> Outcome:
     """The Outcome of a segmenter on up to `MOST` labelled windows, spread evenly; `told` says which they are.
 
     A picture that cannot be drawn (no matplotlib, odd bands) is left out.
     """
     some = windows[:: max(1, -(-len(windows) // MOST))]
-    table = window_confusion(model, pairs, some, size, 8, device).numpy()
+    table = window_confusion(model, pairs, some, size, 8, device, progress).numpy()
     drawn = b""
     if picture:
         try:
@@ -133,7 +140,7 @@ def tell_outcome(model, task, folder: Path | None, show: bool) -> None:
         pairs, windows = task.crops.pairs, task.crops.windows
         told = f"{len(windows)} windows that it learnt from: no test"
     device = next(model.parameters()).device
-    model.outcome = outcome(model, pairs, windows, task.config.size, told, device)
+    model.outcome = outcome(model, pairs, windows, task.config.size, told, device, progress=show)
     if folder:
         model.outcome.save(folder)
     if show:

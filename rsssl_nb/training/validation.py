@@ -22,6 +22,7 @@ from ..data.labels import Classes
 from ..data.statistics import image_statistics, normalise
 from ..encoders import Encoder
 from ..errors import InputError
+from ..notebook import bar_over
 from .knn import knn_miou
 from rsssl_nb.training.labelled import (
     choose,
@@ -135,17 +136,27 @@ def _ground_box(raster, x, y, size):
 
 
 def open_taught(
-    images, labels, val_images, val_labels, classes, alpha: str, fraction, subset, size: int, seed: int
+    images,
+    labels,
+    val_images,
+    val_labels,
+    classes,
+    alpha: str,
+    fraction,
+    subset,
+    size: int,
+    seed: int,
+    progress: bool = False,
 ) -> tuple[list, Classes, list, Validation]:
     """What a fine-tuning learns from: labelled rasters, Classes, windows to train on, and the Validation.
 
     The arguments are those of `training/finetune`. InputError when the windows hold no labelled pixel, or lie
     on the ground that chooses the step.
     """
-    pairs, found = open_pairs(images, labels, classes, alpha)
+    pairs, found = open_pairs(images, labels, classes, alpha, progress)
     listed = read_subset(subset) if isinstance(subset, (str, Path)) else subset
     with small_cache(raster for raster, _ in pairs):
-        windows = labelled_windows(pairs, size, fraction, listed, seed)
+        windows = labelled_windows(pairs, size, fraction, listed, seed, progress)
         if val_images is None:
             windows, validation = hold_out(pairs, windows)
         else:
@@ -162,17 +173,24 @@ def open_taught(
 
 @torch.no_grad()
 def window_confusion(
-    model: nn.Module, pairs: list, windows: list, size: int, batch: int = 8, device="cpu"
+    model: nn.Module,
+    pairs: list,
+    windows: list,
+    size: int,
+    batch: int = 8,
+    device="cpu",
+    progress: bool = False,
 ) -> torch.Tensor:
     "The confusion matrix (K, K) of a segmenter on labelled windows, rows truth, read as they are looked at."
     was = model.training
     model.eval()
     n = len(model.classes)
     table = torch.zeros(n, n, dtype=torch.long)
-    for k in range(0, len(windows), batch):
-        images, labels = read_windows(pairs, windows[k : k + batch], size)
-        ready = normalise(images.to(device), model.mean.flatten(), model.std.flatten())
-        table += confusion_matrix(labels, model(ready).argmax(1).cpu(), n, 255)
+    with bar_over(range(0, len(windows), batch), "outcome", "batch", progress) as turns:
+        for k in turns:
+            images, labels = read_windows(pairs, windows[k : k + batch], size)
+            ready = normalise(images.to(device), model.mean.flatten(), model.std.flatten())
+            table += confusion_matrix(labels, model(ready).argmax(1).cpu(), n, 255)
     model.train(was)
     return table
 
