@@ -108,6 +108,7 @@ dashboard: $(STAMP)
 journey: $(STAMP)
 	@echo "== the dashboard in a real browser, three rasters, three widths, light and dark (about 15 minutes)"
 	@python tests/journey.py --out runs/journey
+# Not in `make test`, which runs the same pages without a browser: twelve pages took twelve minutes on half a core.
 	@echo "== Run All Cells on every page of course/ and explore/, in JupyterLab in a real browser"
 	@python -m pytest -q tests/test_browser_pages.py
 

@@ -58,11 +58,19 @@ def test_a_note_is_a_warning_elsewhere():
 
 
 def test_a_wrong_folder_or_method_is_a_sentence_and_the_cells_own_line():
-    folder, method = ran(
+    folder, method, steps, option = ran(
         "from rsssl_nb import pretrain\n\npretrain('no/such/folder')",
         "import numpy as np\npretrain(np.zeros((3, 64, 64)), 'simclear')",
+        "pretrain(np.zeros((3, 64, 64)), steps=0)",
+        "noise = np.random.default_rng(0).random((3, 64, 64))\n"
+        "pretrain(noise, steps=1, size=32, width=8, batch=2, options=dict(tau=-1), device='cpu')",
     )
-    for outputs, says, line in ((folder, "no/such/folder does not exist", 3), (method, "'simclear'", 2)):
+    for outputs, says, line in (
+        (folder, "no/such/folder does not exist", 3),
+        (method, "'simclear'", 2),
+        (steps, "steps 0 is too small", 1),
+        (option, "tau -1", 2),
+    ):
         (error,) = [o for o in outputs if o.output_type == "error"]
         shown = "\n".join(error.traceback)
         assert shown.startswith("InputError: ") and says in shown.splitlines()[0]

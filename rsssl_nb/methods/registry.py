@@ -94,10 +94,10 @@ def check_option(
     else:
         kind, fits = "a number", isinstance(value, int | float) and not isinstance(value, bool)
     if not fits:
-        raise ValueError(f"{name} {value!r} is not {kind}: the default is {default}")
+        raise InputError(f"{name} {value!r} is not {kind}: the default is {default}")
     low, high = bounds
     if isinstance(value, int | float) and not isinstance(value, bool) and not low <= value <= high:
-        raise ValueError(f"{name} {value} is out of bounds: use a value from {low} to {high}")
+        raise InputError(f"{name} {value} is out of bounds: use a value from {low} to {high}")
 
 
 def make_method(name: str, encoder: Encoder, options: dict | None = None) -> Method:
@@ -109,7 +109,7 @@ def make_method(name: str, encoder: Encoder, options: dict | None = None) -> Met
     cls, chosen = method_class(name), dict(options or {})
     known = method_options(cls)
     if wrong := sorted(set(chosen) - set(known)):
-        raise ValueError(f"{name} has no option {', '.join(map(repr, wrong))}: it knows {', '.join(known)}")
+        raise InputError(f"{name} has no option {', '.join(map(repr, wrong))}: it knows {', '.join(known)}")
     preset = chosen.pop("preset", "default")
     parameters = option_parameters(cls)
     for option, value in chosen.items():
@@ -117,7 +117,7 @@ def make_method(name: str, encoder: Encoder, options: dict | None = None) -> Met
         limits = cls.bounds.get(option, (float("-inf"), float("inf")))
         check_option(option, value, known[option], limits, whole)
     if preset not in ("default", "official"):
-        raise ValueError(f"preset {preset!r} is not known: choose default or official")
+        raise InputError(f"preset {preset!r} is not known: choose default or official")
     build = getattr(cls, "official", cls) if preset == "official" else cls
     return build(encoder, **chosen)
 

@@ -136,29 +136,29 @@ def check_config(config):
         value, low = getattr(config, f.name), f.metadata.get("low")
         choices = f.metadata.get("choices")
         if low is not None and value < low:
-            raise ValueError(f"{f.name} {value} is too small: use {low} or more")
+            raise InputError(f"{f.name} {value} is too small: use {low} or more")
         if low is not None and value >= 2**31:
-            raise ValueError(f"{f.name} {value} is too large: use {2**31 - 1} or less")
+            raise InputError(f"{f.name} {value} is too large: use {2**31 - 1} or less")
         if choices and value not in choices:
             known = f"{', '.join(choices[:-1])} or {choices[-1]}"
-            raise ValueError(f"{f.name} {value!r} is not known: choose {known}")
+            raise InputError(f"{f.name} {value!r} is not known: choose {known}")
     if not (math.isfinite(config.lr) and config.lr > 0):
-        raise ValueError(f"lr {config.lr} is not a positive number: use 0.001 or so")
+        raise InputError(f"lr {config.lr} is not a positive number: use 0.001 or so")
     if not 0 <= config.warmup < 1:
-        raise ValueError(f"warmup {config.warmup} is not a share of the run: use a value from 0 up to 1")
+        raise InputError(f"warmup {config.warmup} is not a share of the run: use a value from 0 up to 1")
     if not 0 <= config.seed < 2**31:
-        raise ValueError(f"seed {config.seed} is out of bounds: use a whole number from 0 to {2**31 - 1}")
+        raise InputError(f"seed {config.seed} is out of bounds: use a whole number from 0 to {2**31 - 1}")
     if config.accumulate > config.steps and not getattr(config, "kind", ""):
-        raise ValueError(
+        raise InputError(
             f"accumulate {config.accumulate} is more than the {config.steps} steps of an epoch: "
             f"use {config.steps} or fewer"
         )
     for name, value in ((n, getattr(config, n, 0.0)) for n in ("smoothing", "dice")):
         if not (math.isfinite(value) and 0 <= value < (1 if name == "smoothing" else math.inf)):
-            raise ValueError(f"{name} {value} is out of bounds: use 0 or more, and smoothing below 1")
+            raise InputError(f"{name} {value} is out of bounds: use 0 or more, and smoothing below 1")
     factor = getattr(config, "encoder_lr", 1.0)
     if not (math.isfinite(factor) and factor > 0):
-        raise ValueError(f"encoder_lr {factor} is not a positive factor: use 1, or 0.1 for gentle changes")
+        raise InputError(f"encoder_lr {factor} is not a positive factor: use 1, or 0.1 for gentle changes")
     return config
 
 

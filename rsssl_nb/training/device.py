@@ -34,7 +34,7 @@ def pick_device(name: str = "auto") -> str:
     if name == "auto":
         return known[0]
     if name.split(":")[0] not in known:
-        raise ValueError(f"device {name!r} is not available here: use one of {', '.join(known)}")
+        raise InputError(f"device {name!r} is not available here: use one of {', '.join(known)}")
     return name
 
 
@@ -47,7 +47,7 @@ def start_engine(device: str = "cpu", precision: str = "no", accumulate: int = 1
     if board and not find_spec("tensorboard"):
         raise InputError("TensorBoard is not installed: pip install tensorboard, or leave --tensorboard out")
     if precision == "fp16" and str(device) == "cpu":
-        raise ValueError("precision fp16 needs a GPU: use bf16 or no")
+        raise InputError("precision fp16 needs a GPU: use bf16 or no")
     with recorded_only(precision, accumulate):
         return _accelerator(device, precision, accumulate, board)
 
@@ -174,7 +174,7 @@ def resolve_workers(asked: int | str, device: str, images: int) -> int:
     """
     if asked != "auto":
         if int(asked) < 0:
-            raise ValueError(f"workers {asked} is not a number of processes: use 0 or more, or auto")
+            raise InputError(f"workers {asked} is not a number of processes: use 0 or more, or auto")
         return int(asked)
     if not str(device).startswith("cuda") or images < SMALL_JOB:
         return 0
@@ -186,7 +186,7 @@ def share_of(batch: int, samples: int, size: int) -> int:
     "Images of a batch for each of `size` processes. ValueError when it does not divide evenly."
     batch = min(batch, samples)
     if batch % size:
-        raise ValueError(f"batch {batch} does not divide among {size} processes: use a multiple of {size}")
+        raise InputError(f"batch {batch} does not divide among {size} processes: use a multiple of {size}")
     return batch // size
 
 # %% ../../nbs/library/training/device.ipynb #5f64a424

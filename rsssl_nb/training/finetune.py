@@ -276,13 +276,13 @@ def finetune(
     InputError or ValueError with file, value and cure, before anything is written.
     """
     if fraction is not None and subset is not None:
-        raise ValueError("give --fraction (a share of the windows) or --subset (a list of them), not both")
+        raise InputError("give --fraction (a share of the windows) or --subset (a list of them), not both")
     if fraction is None and subset is None:
         fraction = 1.0
     if (val_images is None) != (val_labels is None):
-        raise ValueError("--val-images and --val-labels come together: give both, or neither")
+        raise InputError("--val-images and --val-labels come together: give both, or neither")
     if steps is not None and epochs is not None:
-        raise ValueError("give the length in --steps or in --epochs, not in both")
+        raise InputError("give the length in --steps or in --epochs, not in both")
     for name, value, low in (
         ("steps", steps, 1),
         ("epochs", epochs, 1),
@@ -290,7 +290,7 @@ def finetune(
         ("size", size, 8),
     ):
         if value is not None and value < low:
-            raise ValueError(f"{name} {value} is too small: use {low} or more")
+            raise InputError(f"{name} {value} is too small: use {low} or more")
     resolve_workers(workers, "cpu", 0)
     shape: dict[str, Any] = dict(
         mode=mode, batch=batch, lr=lr, width=TuneConfig.width if width is None else width
@@ -303,7 +303,7 @@ def finetune(
         refuse_taken(folder, resume)
     world_size = refuse_other_world(processes)
     if batch % world_size:
-        raise ValueError(f"batch {batch} does not divide among {world_size} processes")
+        raise InputError(f"batch {batch} does not divide among {world_size} processes")
     device = pick_device(device)
     started = folder and resume and (folder / "config.json").exists()
     kept = read_config(folder, (TuneConfig,)) if folder and started else None

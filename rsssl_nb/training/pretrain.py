@@ -63,7 +63,7 @@ class Pretraining:
     def batches(self, first: int, workers: int) -> Iterator:
         "Raw windows (B, C, size, size) and their numbers (B,), from step `first` on."
         if self.pool is None:
-            raise ValueError("this task has no pool to read windows from: Pretraining(config, pool)")
+            raise InputError("this task has no pool to read windows from: Pretraining(config, pool)")
         return batches(self.pool, self.config, first, workers)
 
     def loss(self, model: Any, batch: tuple, at: At, device) -> tuple[Step, object]:
@@ -181,7 +181,7 @@ def begin(config: Config, device: str, processes: int | None = None, board: Path
     if init is not None:
         load_into(learner.encoder, init)
     if size > 1 and learner.single_process:
-        raise ValueError(f"{learner.single_process}: train it in one process")
+        raise InputError(f"{learner.single_process}: train it in one process")
     learner = placed(learner, config, engine)
     learner.fits((config.size, config.size))
     return engine, learner, make_optimiser(learner, config.optimizer, config.lr, config.weight_decay)
@@ -290,13 +290,13 @@ def pretrain(
     resolve_workers(workers, "cpu", 0)
     method_class(method)
     if samples is not None and samples < 1:
-        raise ValueError(f"samples {samples} is no number of windows: use 1 or more")
+        raise InputError(f"samples {samples} is no number of windows: use 1 or more")
     refuse_too_many(samples or 0)
     if steps is not None and epochs is not None:
-        raise ValueError("give the length in --steps or in --epochs, not in both")
+        raise InputError("give the length in --steps or in --epochs, not in both")
     for name, value in (("steps", steps), ("epochs", epochs), ("batch", batch)):
         if value is not None and value < 1:
-            raise ValueError(f"{name} {value} is too small: use 1 or more")
+            raise InputError(f"{name} {value} is too small: use 1 or more")
     device = pick_device(device)
 
     # the run that goes on, the network it starts from, the images
