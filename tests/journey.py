@@ -3,7 +3,8 @@
 Serves `rsssl-nb dashboard` on three rasters made from RSSSL_DATA (two of 3 bands, one uint16 of 4), opens
 every tab in headless Chromium at 900, 1280 and 1920 pixels, light and dark, makes a gesture in each and
 asserts that the pixels of the result changed. Prints the seconds from the command to the first picture and
-of each tab. Screenshots land in DIR. `--quick` sees each raster at one width only.
+of each tab. Screenshots land in DIR. `--list` names the cells of this grid, `--only valley-1920-dark` (as
+often as wished) runs some of them, `--quick` sees each raster at one width only.
 """
 
 import argparse
@@ -23,7 +24,9 @@ from test_browser import CHROMIUM, FLAGS, grab, labelled, until, watched
 
 ROOT = Path(__file__).resolve().parents[1]
 TABS = ("temperature", "pair", "regions", "negatives", "matches", "saliency", "labels")
+RASTERS = ("town", "island", "valley")
 SIZES = {900: 800, 1280: 800, 1920: 1080}
+LOOKS = [(width, theme) for width in SIZES for theme in ("light", "dark")]
 FIRST_TAB = 15.0  # seconds from the command to the first picture, on a machine that does nothing else
 
 
@@ -37,7 +40,7 @@ def make_rasters(data, out):
 
     from rsssl_nb.data.write import write_raster
 
-    made = {name: out / f"{name}.tif" for name in ("town", "island", "valley")}
+    made = {name: out / f"{name}.tif" for name in RASTERS}
     parts = sorted((data / "dubai/train/images").glob("*.jpg"))
     town = np.concatenate([np.asarray(Image.open(part).convert("RGB"))[:500, :700] for part in parts[:2]], 1)
     write_raster(
@@ -219,19 +222,33 @@ def come_back(page, name, tell):
     tell(f"loaded again: {name} as it was left")
 
 
-def journey(data, out, quick, tell=print):
+def grid(only=(), quick=False):
+    "The looks of each raster that are to be seen, {raster: [(width, theme)]}; all of them, or `only` some."
+    looks = {
+        name: LOOKS[2 * number : 2 * number + 2] if quick else LOOKS for number, name in enumerate(RASTERS)
+    }
+    names = {f"{name}-{width}-{theme}": (name, (width, theme)) for name in RASTERS for width, theme in LOOKS}
+    if unknown := set(only) - set(names):
+        sys.exit(f"{sorted(unknown)[0]} is no cell of the journey: --list names them")
+    chosen = [names[one] for one in only]
+    return {name: [look for of, look in chosen if of == name] for name in RASTERS} if only else looks
+
+
+def journey(data, out, looks, tell=print):
+    "Sees each raster in its `looks`, as of `grid`."
     from playwright.sync_api import sync_playwright
 
     out.mkdir(parents=True, exist_ok=True)
     home = Path(tempfile.mkdtemp(prefix="journey-"))
     rasters = make_rasters(data, home)
-    looks = [(width, theme) for width in SIZES for theme in ("light", "dark")]
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        for number, (raster, file) in enumerate(rasters.items()):
+        for raster, file in rasters.items():
+            if not looks[raster]:
+                continue
             server = Served(file, home)
             try:
-                for turn, (width, theme) in enumerate(looks[2 * number : 2 * number + 2] if quick else looks):
+                for turn, (width, theme) in enumerate(looks[raster]):
                     page = watched(browser)
                     page.set_viewport_size(dict(width=width, height=SIZES[width]))
                     started = time.time()
@@ -259,11 +276,17 @@ def main():
         "--data", type=Path, default=os.environ.get("RSSSL_DATA"), help="[default: RSSSL_DATA]"
     )
     about.add_argument("--quick", action="store_true", help="each raster at one width only")
+    about.add_argument("--only", action="append", default=[], metavar="CELL", help="run this cell only")
+    about.add_argument("--list", action="store_true", help="name the cells and run nothing")
     args = about.parse_args()
+    looks = grid(args.only, args.quick)
+    if args.list:
+        print("\n".join(f"{name}-{width}-{theme}" for name in RASTERS for width, theme in looks[name]))
+        return
     if CHROMIUM is None or args.data is None:
         sys.exit("the journey needs Chromium (apt-get install chromium) and RSSSL_DATA or --data")
     started = time.time()
-    journey(args.data, args.out, args.quick)
+    journey(args.data, args.out, looks)
     print(f"the whole journey in {time.time() - started:.0f} s; screenshots in {args.out}")
 
 
