@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SEEN', 'part_path', 'write_aside', 'parse_json', 'read_text', 'write_json_lines', 'remove_parts', 'mark',
-           'refuse_unwritable', 'refuse_to_replace', 'refuse_no_space', 'free_memory', 'refuse_no_memory', 'file_stamp']
+           'refuse_unwritable', 'refuse_to_replace', 'refuse_no_space', 'free_memory', 'refuse_no_memory',
+           'is_first_process', 'file_stamp']
 
 # %% ../nbs/library/files.ipynb #7da48514
 import json
@@ -157,6 +158,11 @@ def refuse_no_memory(what: str, size: float, cure: str) -> None:
         raise InputError(
             f"{what} needs {size / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free: {cure}"
         )
+
+
+def is_first_process() -> bool:
+    "Whether this process speaks and writes: the only one, or rank 0 of WORLD_SIZE."
+    return os.environ.get("WORLD_SIZE", "1") in ("", "1") or os.environ.get("RANK", "0") == "0"
 
 
 def file_stamp(path: str | os.PathLike) -> tuple[int, int]:

@@ -12,8 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
+from rsssl_nb.cli import main
 from rsssl_nb.errors import InputError
+from rsssl_nb.files import is_first_process
 from rsssl_nb.training.processes import (
     Job,
     SharedBatchNorm,
@@ -118,6 +121,32 @@ def test_another_world_is_refused(monkeypatch):
     assert refuse_other_world(2) == 2
     with pytest.raises(InputError, match="runs in 2"):
         refuse_other_world(1)
+
+
+@pytest.mark.parametrize("told", [None, "", "1"])
+def test_a_rank_left_over_in_the_shell_says_nothing(monkeypatch, tmp_path, image, told):
+    from rsssl_nb.training.device import start_engine
+
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    if told is not None:
+        monkeypatch.setenv("WORLD_SIZE", told)
+    for name in ("RANK", "LOCAL_RANK"):
+        monkeypatch.setenv(name, "1")
+    assert refuse_other_world(None) == 1 and is_first_process()
+    engine = start_engine("cpu")
+    assert engine.num_processes == 1 and engine.is_main_process and os.environ["RANK"] == "1"
+    basis, out = tmp_path / "basis.json", tmp_path / "features.tif"
+    words = ["embed", "shipped:simclr-20", image, out, "--basis", basis, "--device", "cpu", "--size", 64]
+    found = CliRunner().invoke(main, [str(word) for word in words])
+    assert found.exit_code == 0 and f"wrote {out}" in found.output, found.output
+    assert basis.exists() and out.exists()
+
+
+def test_of_several_processes_the_first_speaks(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, first in (("0", True), ("1", False)):
+        monkeypatch.setenv("RANK", rank)
+        assert is_first_process() is first
 
 
 def test_a_job_that_fails_says_why(tmp_path):

@@ -11,13 +11,13 @@ from rsssl_nb.cli.shared import (
     alpha,
     device,
     force,
-    is_first,
     main,
     remote,
     say,
     say_written,
     seed,
 )
+from rsssl_nb.files import is_first_process
 
 overlap = click.option(
     "--overlap", default=0.25, show_default=True, help="Share of a window that neighbours share, in [0, 1)."
@@ -172,13 +172,13 @@ def map_(
             **kw,
         )
         say_written(path)
-    if polygons and is_first():
+    if polygons and is_first_process():
         say_written(write_polygons(out, polygons, least_area, force))
 
 
 def say_forecast(raster, windows, needed):
     "How large a map will be, before its first window: its pixels, windows and memory."
-    if is_first():
+    if is_first_process():
         memory = f"{needed / 1e9:.2g} GB" if needed >= 1e8 else f"{needed / 1e6:.0f} MB"
         say(f"{raster.width} x {raster.height} pixels in {windows} windows, in about {memory} of memory")
 
@@ -229,7 +229,7 @@ def in_turn(rasters, outs):
     "Rasters with their outputs, one after another, under one bar where there are several."
     from rsssl_nb.notebook import progress_bar
 
-    with progress_bar(len(rasters), 0, len(rasters) > 1 and is_first(), "image") as bar:
+    with progress_bar(len(rasters), 0, len(rasters) > 1 and is_first_process(), "image") as bar:
         for pair in zip(rasters, outs):
             yield pair
             bar.update()

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from rsssl_nb.errors import printable
+from rsssl_nb.files import is_first_process
 
 PATH = click.Path(path_type=Path)
 
@@ -80,11 +81,6 @@ def alpha(command):
     return tagged(nodata(command))
 
 
-def is_first():
-    "Whether this is the process that speaks: the only one, or rank 0 of several."
-    return os.environ.get("RANK", "0") == "0"
-
-
 def say(text, err=False):
     "Prints a text; whatever a file or a name put into it, the terminal takes no order from it."
     click.echo(printable(text), err=err)
@@ -92,7 +88,7 @@ def say(text, err=False):
 
 def say_written(out):
     "Says what was written, once of several processes."
-    if is_first():
+    if is_first_process():
         say(f"wrote {out}")
 
 

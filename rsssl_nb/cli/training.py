@@ -9,7 +9,8 @@ from pathlib import Path
 
 import click
 
-from rsssl_nb.cli.shared import COUNT, PATH, alpha, device, is_first, main, remote, say, seed
+from rsssl_nb.cli.shared import COUNT, PATH, alpha, device, main, remote, say, seed
+from rsssl_nb.files import is_first_process
 from rsssl_nb.training.config import Config, TuneConfig
 
 HOUR = 3600  # seconds; a longer forecast on a processor comes with a smaller choice
@@ -145,7 +146,7 @@ def announce(config, seconds, device="cpu", start=None, everything=False):
     `start`: the weights that the run starts from, whose match is told. `everything`: no share of the labels
     was asked for, so it learns from all.
     """
-    if not is_first():
+    if not is_first_process():
         return
     if start is not None:
         from rsssl_nb.training.start import open_start
@@ -290,7 +291,7 @@ def pretrain(
         raise click.UsageError("Missing option '--out': the run folder to make")
     size = refuse_other_world(processes)
     note = make_method(method, Encoder(width=8), settings(options)).note(kw["epochs"] or Config.epochs)
-    if is_first():
+    if is_first_process():
         say(f"{size} process{'es' if size > 1 else ''}, {method}" + (f"; {note}" if note else ""))
     if deterministic:
         be_deterministic()
@@ -307,7 +308,7 @@ def pretrain(
         announce=partial(announce, device=pick_device(kw["device"]), start=init),
         **kw,
     )
-    if not is_first():
+    if not is_first_process():
         return
     ending = "stopped when asked to; go on with --resume auto"
     if run.complete:
@@ -407,7 +408,7 @@ def finetune(run, images, labels, out, subset, resume, deterministic, **kw):
     )
     kw = dict(kw, subset=subset, resume=resume, announce=told)
     model, log = finetune(run, images, labels, out, **kw)
-    if not is_first():
+    if not is_first_process():
         return
     written = out / "segmenter.safetensors"
     if not written.exists():

@@ -6,7 +6,6 @@
 __all__ = ['encode_colours', 'embed', 'prepared_raster', 'passport_of', 'kept_basis', 'shared_basis', 'seam_ratio']
 
 # %% ../../nbs/library/mapping/embed.ipynb #b0365900
-import os
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 from ..data.passport import like_training
 from ..data.raster import Raster, open_raster
 from ..data.statistics import normalise
-from ..files import refuse_unwritable
+from ..files import is_first_process, refuse_unwritable
 from .basis import ColourBasis, colour_predictor, fit_basis, read_basis, save_basis
 from .memory import layer_bytes
 from .segment import model_on_device, weights_digest
@@ -105,7 +104,7 @@ def kept_basis(
         return read_basis(path, belongs)
     if path is not None:
         refuse_unwritable(path)
-    first = os.environ.get("RANK", "0") == "0"
+    first = is_first_process()
     found = fit_basis(extract, rasters, size, progress and first)
     if path is not None and first:
         save_basis(found, path, belongs)

@@ -70,7 +70,8 @@ def placed(learner: AnyModule, config, engine) -> AnyModule:
 def recorded_only(precision: str, accumulate: int) -> Iterator[None]:
     """A block without ACCELERATE_* in the environment: what a run's config records is what is in force.
 
-    Warns of each such variable that would have changed a setting.
+    Warns of each such variable that would have changed a setting. Without a WORLD_SIZE above 1 a rank left
+    over in the shell is hidden too: accelerate would look for the other processes.
     """
     found = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith("ACCELERATE_")}
     for name, value in found.items():
@@ -81,6 +82,9 @@ def recorded_only(precision: str, accumulate: int) -> Iterator[None]:
                 Note,
                 stacklevel=4,
             )
+    if os.environ.get("WORLD_SIZE", "1") in ("", "1"):
+        told = {"RANK", "LOCAL_RANK", "WORLD_SIZE"} & set(os.environ)
+        found |= {name: os.environ.pop(name) for name in told}
     try:
         yield
     finally:
