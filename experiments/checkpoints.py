@@ -2,9 +2,10 @@
 
     python experiments/checkpoints.py [METHOD ...] [--epochs 20] [--tiles 1024] [--out rsssl_nb/checkpoints]
 
-Each method as its page builds it (ResNet-18 of width 16, four bands), trained by `practice_step` (page
-`methods/practice`) on scenes that the package makes. A file holds the whole method in float16, with what made
-it in its header (read it with `rsssl_nb.weights.load_weights`); the log, a line an epoch, lies beside it.
+Each method as its page builds it (ResNet-18 of width 16, four bands), trained by `practice_steps` (page
+`training/practice`) on scenes that the package makes. A file holds the whole method in float16, with what
+made it in its header (read it with `rsssl_nb.weights.load_weights`); the log, a line an epoch, lies
+beside it.
 GraSS is also kept where its warm-up ends, so that its regions can be seen before and after they steer.
 """
 
@@ -18,10 +19,9 @@ import torch
 from rsssl_nb.data.scenes import make_tiles, standardise
 from rsssl_nb.encoders import Encoder
 from rsssl_nb.files import write_json_lines
-from rsssl_nb.methods.base import At
-from rsssl_nb.methods.practice import practice_step
 from rsssl_nb.methods.registry import DEFAULTS, method_class
 from rsssl_nb.training.folder import code_version
+from rsssl_nb.training.practice import practice_steps
 from rsssl_nb.weights import save_weights
 
 OPTIONS = dict(
@@ -42,16 +42,12 @@ def build(name: str) -> torch.nn.Module:
 
 def train(name, images, epochs, batch=64, size=64, lr=1e-3):
     "Yields (epoch, method, log row) after each epoch: AdamW under one cosine, to a tenth of the rate."
-    method = build(name).train()
+    method = build(name)
     optimiser, steps = torch.optim.AdamW(method.parameters(), lr), len(images) // batch
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * steps, lr / 10)
-    for t in range(epochs * steps):
-        step, _ = practice_step(method, images, t, steps, epochs * steps, batch, size, seed=0)
-        optimiser.zero_grad(set_to_none=True)
-        step.loss.backward()
-        optimiser.step()
+    taken = practice_steps(method, images, optimiser, epochs, batch, size)
+    for t, (_, step, _) in enumerate(taken):
         schedule.step()
-        method.after_step(At(t / (epochs * steps), t // steps))
         if (t + 1) % steps == 0:
             epoch = (t + 1) // steps
             parts = {name: round(float(value), 4) for name, value in step.parts.items()}

@@ -151,6 +151,7 @@ NEW_HOMES = {
     },
     "methods.practice": {
         "training.knn": "knn_miou dense_cells cell_labels",
+        "training.practice": "GENTLE gentle practice",
     },
     "methods.ssccl": {
         "views.pairs": "usable=has_enough_overlap overlap_mask",

@@ -299,8 +299,8 @@ def test_standard_judges_of_a_folder(tmp_path):
 
 def test_training_shows(textures):
     "Twelve epochs on images of one part lift the probe on the other part."
-    from rsssl_nb.methods.practice import practice
     from rsssl_nb.methods.simclr import SimCLR
+    from rsssl_nb.training.practice import practice
 
     judge = SceneJudge(*textures, labels=(5,), draws=5)
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"The contract of pages `methods/base` and `methods/practice`, for every method: one list, one line a method."
+"The contract of pages `methods/base` and `training/practice`, for every method: one list, one line a method."
 
 import copy
 

@@ -29,10 +29,10 @@ from rsssl_nb.methods.placebos import (
     mixture,
     purest,
 )
-from rsssl_nb.methods.practice import practice
 from rsssl_nb.methods.simclr import SimCLR
 from rsssl_nb.methods.ssccl import SSCCL
 from rsssl_nb.objectives.similarity import negatives
+from rsssl_nb.training.practice import practice
 from rsssl_nb.views.geometry import transform_points
 from rsssl_nb.views.pairs import Pair, two_views
 

@@ -101,7 +101,8 @@ def train_step(task: Task, model: nn.Module, optimiser, batch, step: int, engine
 
     `first`: whether an update begins with it; of several accumulated batches only the first one does.
     The loss is read to the host once, by the caller, who takes the step or leaves it. A parameter group's
-    `share` scales its learning rate. Of several processes, each computes the whole batch's loss.
+    `share` scales its learning rate; without a `warmup` (None) rates stay as they are. Of several processes,
+    each computes the whole batch's loss.
     """
     config = task.config
     rank, size = world()
@@ -114,9 +115,10 @@ def train_step(task: Task, model: nn.Module, optimiser, batch, step: int, engine
         size,
         first,
     )
-    rate = config.lr * lr_factor(step, config.total, config.warmup)
-    for group in optimiser.param_groups:
-        group["lr"] = rate * group.get("share", 1.0)
+    if config.warmup is not None:
+        rate = config.lr * lr_factor(step, config.total, config.warmup)
+        for group in optimiser.param_groups:
+            group["lr"] = rate * group.get("share", 1.0)
     out, seen = task.loss(model, batch, at, engine.device)
     engine.backward(out.loss * size)  # a wrapper averages gradients over processes: page `training/processes`
     return out, at, seen

@@ -65,7 +65,6 @@ from rsssl_nb.methods.glcnet import draw_centres, style, window_nce
 from rsssl_nb.methods.grass import loss_map
 from rsssl_nb.methods.moco import queue_nce
 from rsssl_nb.methods.placebos import FALSEOracle, GraSSOracle, dominant, mixture, purest
-from rsssl_nb.methods.practice import practice
 from rsssl_nb.methods.redundancy import cross_correlation, variance_covariance
 from rsssl_nb.methods.registry import METHODS, make_method, method_class, method_options, recorded_method
 from rsssl_nb.methods.ssccl import agreement, point_nce
@@ -78,6 +77,7 @@ from rsssl_nb.training.finetune import finetune
 from rsssl_nb.training.health import effective_rank, health
 from rsssl_nb.training.knn import knn_miou
 from rsssl_nb.training.labelled import labelled_windows
+from rsssl_nb.training.practice import practice
 from rsssl_nb.training.pretrain import pretrain
 from rsssl_nb.training.schedule import lr_factor
 from rsssl_nb.training.validation import knn_probe
