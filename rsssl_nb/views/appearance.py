@@ -81,6 +81,10 @@ class Linear:
     def __getitem__(self, i: slice | torch.Tensor) -> "Linear":
         return Linear(self.scale[i], self.share[i], self.mix[i], self.base[i])
 
+    def to(self, like: torch.Tensor | torch.dtype) -> "Linear":
+        "The same change in a type, or in the type of a tensor and on its device."
+        return Linear(*(v.to(like) for v in (self.scale, self.share, self.mix, self.base)))
+
     def apply_(
         self, images: torch.Tensor, mean: torch.Tensor | None = None, out: torch.Tensor | None = None
     ) -> torch.Tensor:
@@ -88,13 +92,13 @@ class Linear:
 
         `mean` (B, C) over pixels is their own unless given.
         """
-        scale, share, mix, base = (v.to(images) for v in (self.scale, self.share, self.mix, self.base))
         mean = images.mean((2, 3)) if mean is None else mean
-        rest = torch.baddbmm(base[:, :, None], mix, mean[:, :, None])
-        dull = torch.bmm(share[:, None], images.flatten(2)).unflatten(2, images.shape[2:])
+        scale = self.scale[:, :, None, None]
+        rest = torch.baddbmm(self.base[:, :, None], self.mix, mean[:, :, None])[..., None]
+        dull = torch.bmm(self.share[:, None], images.flatten(2)).view(-1, 1, *images.shape[2:])
         if out is None:
-            return images.mul_(scale[:, :, None, None]).add_(dull).add_(rest[..., None])
-        return torch.addcmul(dull, images, scale[:, :, None, None], out=out).add_(rest[..., None])
+            return images.mul_(scale).add_(dull).add_(rest)
+        return torch.addcmul(dull, images, scale, out=out).add_(rest)
 
 
 def linear(
@@ -131,7 +135,7 @@ def jitter(
     gain = torch.ones_like(one) if gain is None else gain
     shift = torch.zeros_like(one) if shift is None else shift
     kept = images.clone(memory_format=torch.contiguous_format)
-    return linear(offset, factor, vividness, gain, shift).apply_(kept)
+    return linear(offset, factor, vividness, gain, shift).to(kept).apply_(kept)
 
 # %% ../../nbs/library/views/appearance.ipynb #0000000f
 def gaussian(sigma: torch.Tensor, radius: int) -> torch.Tensor:
@@ -247,7 +251,7 @@ def tint(images: torch.Tensor, u: torch.Tensor, colour: Colour = Colour()) -> to
     As `colour` and the uniforms `u` (B, N_DRAWS) say.
     """
     kept = images.clone(memory_format=torch.contiguous_format)
-    return tint_(kept, u, colour, jitters(u, images.shape[1], colour))
+    return tint_(kept, u, colour, jitters(u, images.shape[1], colour).to(kept))
 
 
 def sigmas(u: torch.Tensor, colour: Colour = Colour()) -> torch.Tensor:

@@ -170,13 +170,15 @@ def crop_boxes(
 class Stencils:
     """Which source lines the lines of a view are made of, along one axis, for B views of n lines each.
 
-    `rows` and `weights` (B C n, K): line by line, the source lines that it reads, counted over all bands of
-    all views, and their weights. `mean` (B, side): each source line's weight in the mean of the view's lines,
-    unblurred. `span`: the first source line that any view reads, and the one behind the last.
+    `rows` and `weights` (B C n K): line by line, the K source lines that it reads, counted over all bands of
+    all views, and their weights; `starts` (B C n): where each line's begin. `mean` (B, side): each source
+    line's weight in the mean of the view's lines, unblurred. `span`: the first source line that any view
+    reads, and the one behind the last.
     """
 
     rows: torch.Tensor
     weights: torch.Tensor
+    starts: torch.Tensor
     mean: torch.Tensor
     span: tuple[int, int]
 
@@ -212,15 +214,19 @@ def stencils(
     lows, highs = lines[..., 0].amin(1).tolist(), lines[..., -1].amax(1).tolist()
     band = side * (torch.arange(B)[:, None] % few * bands + torch.arange(bands))
     rows = band.int()[:, :, None, None] + lines[:, None]
-    weights = weights[:, None].expand(rows.shape).contiguous()
+    weights = weights[:, None].expand(rows.shape)
+    reach = rows.shape[3]
+    starts = torch.arange(0, few * bands * n * reach, reach, dtype=torch.int32)
+    parts = zip(*(v.flatten().split(few * bands * n * reach) for v in (rows, weights)), mean.split(few))
     return [
         Stencils(
-            rows[k : k + few].flatten(0, 2),
-            weights[k : k + few].flatten(0, 2),
-            mean[k : k + few],
+            some,
+            theirs,
+            starts[: len(some) // reach],
+            middle,
             (min(lows[k : k + few]), max(highs[k : k + few]) + 1),
         )
-        for k in range(0, B, few)
+        for k, (some, theirs, middle) in zip(range(0, B, few), parts)
     ]
 
 
@@ -240,8 +246,10 @@ def weigh(images: torch.Tensor, stencils: Stencils) -> torch.Tensor:
     "Images (B, C, H, W), contiguous, whose rows are weighed to n new ones: (B, C, n, W)."
     B, C, _, W = images.shape
     weights = stencils.weights.to(images)
-    bags = F.embedding_bag(stencils.rows, images.view(-1, W), mode="sum", per_sample_weights=weights)
-    return bags.view(B, C, -1, W)
+    sums = torch.embedding_bag(
+        images.view(-1, W), stencils.rows, stencils.starts, False, 0, False, weights
+    )  # 0: sums
+    return sums[0].view(B, C, -1, W)
 
 
 def resample(

@@ -151,7 +151,7 @@ def _by_rows(
     real = torch.promote_types(images.dtype, torch.float32)
     quarter = (where[:, 0, 1] != 0) | (where[:, 1, 0] != 0)
     soft = u[:, 5] < colour.blur if colour else torch.zeros_like(quarter)
-    change = jitters(u, C, colour) if colour else None
+    change = jitters(u, C, colour).to(real) if colour else None
     slope, offset = where[..., :2].sum(-1), where[..., 2]
     few = max(1, 2**18 // (C * size * size))
     direct = few == 1 and views.dtype == real and not images.requires_grad
@@ -201,7 +201,7 @@ def _view(
         _by_rows(images, where, size, u, colour, views)
         return views, where
     where = where.to(images.device)
-    change = jitters(u, images.shape[1], colour) if colour else None
+    change = jitters(u, images.shape[1], colour).to(views) if colour else None
     for k in in_blocks(images, size):
         view = sample(images[k], where[k], size)
         views[k] = tint_(view, u[k], colour, change[k]) if colour and change else view
