@@ -744,3 +744,44 @@ def test_confusion_and_files(tmp_path):
         and found["pixels"] + found["ignored"] == 64 * 64
     )
     assert per_image_miou([np.eye(2)]) == 1
+
+
+GROWTH = """
+import sys
+import numpy as np, torch
+from rsssl_nb.data.write import write_raster
+from rsssl_nb.encoders import Encoder, Segmenter
+from rsssl_nb.mapping.segment import segment
+
+def resident(field):
+    lines = open("/proc/self/status").read().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field))
+
+folder, width, size, side = sys.argv[1], *map(int, sys.argv[2:])
+torch.manual_seed(0)
+model = Segmenter(Encoder(bands=4, width=width), 6).eval()
+model.classes = [str(k) for k in range(6)]
+how = dict(device="cpu", progress=False, force=True)
+for name, n in (("warm", 40), ("image", side)):
+    pixels = np.random.default_rng(0).integers(1, 200, (4, n, n)).astype(np.uint8)
+    write_raster(f"{folder}/{name}.tif", pixels)
+segment(model, f"{folder}/warm.tif", f"{folder}/map.tif", size=16, **how)
+before = resident("VmRSS")
+open("/proc/self/clear_refs", "w").write("5")
+said = []
+tell = lambda windows, needed: said.append(needed)
+segment(model, f"{folder}/image.tif", f"{folder}/map.tif", size=size, announce=tell, **how)
+print(said[0], resident("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="no peak of memory to reset here")
+@pytest.mark.parametrize("width, size, side", [(16, 256, 600), (32, 256, 600), (64, 128, 300)])
+def test_a_map_takes_the_memory_that_was_forecast(tmp_path, width, size, side):
+    "Within a quarter. Less than 40 MB cannot be told from what libraries take."
+    command = [sys.executable, "-c", GROWTH, *map(str, (tmp_path, width, size, side))]
+    one = dict(os.environ, OMP_NUM_THREADS="1")
+    done = subprocess.run(command, capture_output=True, text=True, env=one)
+    assert done.returncode == 0, done.stderr
+    said, grown = map(int, done.stdout.split()[-2:])
+    assert said > 40e6 and abs(grown - said) < 0.25 * said, (said, grown)

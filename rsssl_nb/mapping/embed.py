@@ -16,7 +16,7 @@ from ..data.raster import Raster, open_raster
 from ..data.statistics import normalise
 from ..files import is_first_process, refuse_unwritable
 from .basis import ColourBasis, colour_predictor, fit_basis, read_basis, save_basis
-from .memory import layer_bytes
+from .memory import layer_bytes, weight_bytes
 from .segment import model_on_device, weights_digest
 from .store import OutputFile, check_output, write_map
 from .tiling import check_windows, window_starts
@@ -79,6 +79,7 @@ def embed(
             progress,
             resume,
             layer_bytes(encoder, raster.bands, size),
+            weight_bytes(encoder),
         )
 
 

@@ -18,7 +18,7 @@ from ..data.passport import like_training
 from ..data.raster import open_raster
 from ..encoders import Segmenter
 from ..errors import InputError
-from .memory import layer_bytes
+from .memory import layer_bytes, weight_bytes
 from .models import ForeignModel
 from .stitch import encode_labels, encode_shares, mean_of_orientations, predictor
 from .store import OutputFile, check_output, write_map
@@ -132,6 +132,7 @@ def segment(
             progress,
             resume,
             layer_bytes(model, raster.bands, size),
+            weight_bytes(model),
             len(classes or []) or None,
             announce,
         )

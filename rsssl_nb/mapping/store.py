@@ -265,6 +265,7 @@ def write_map(
     progress: bool = False,
     resume: bool = False,
     one_window: int = 0,
+    weights: int = 0,
     predictions: int | None = None,
     announce: Callable[[int, int], object] | None = None,
 ) -> np.ndarray | str | Path:
@@ -273,8 +274,9 @@ def write_map(
     Where the first output has no path, nothing is written, and the map comes back as an array (planes, H, W);
     otherwise the first path comes back. `batch` windows run at a time, on a processor in a thread for each
     core that torch may use. `about`: what decides the map beside the raster, compared when a run is resumed.
-    `one_window`: bytes of a window inside the network, `predictions` its numbers a pixel (default one a
-    plane). `announce(windows, bytes)` hears the forecast. InputError when there is less memory.
+    `one_window`: bytes of a window inside the network, `weights` those of its weights, `predictions` its
+    numbers a pixel (default one a plane). `announce(windows, bytes)` hears the forecast. InputError when
+    there is less memory.
     """
     if str(device) == "cpu":
         threads, batch = torch.get_num_threads(), batch or 1
@@ -282,7 +284,7 @@ def write_map(
         threads, batch = 2, batch or 16
     planes = sum(output.planes for output in outputs)
     out = outputs[0].path
-    needed = map_bytes(raster, predictions or planes, size, batch, threads, one_window)
+    needed = map_bytes(raster, predictions or planes, size, batch, threads, one_window, weights)
     refuse_no_memory(
         f"a map of {raster.name} in windows of {size} pixels, {threads * batch} at once",
         needed,
