@@ -1,9 +1,10 @@
 """Where the time of two views goes on a processor: the pieces of one run, beside what memory traffic takes.
 
-    python benchmarks/view_pieces.py [--out results/view_pieces.json]
+    python benchmarks/view_pieces.py [--bands 4] [--out results/view_pieces.json]
 
-32 images of 256 pixels, 3 bands, to two views of 224, as in the rows of `views.py`; memory kept, as in a run.
-A piece is the median of calls in which its functions were timed from inside. `floor_ms` is the time in which
+32 images of 256 pixels to two views of 224, as in the rows of `views.py`; memory kept, as in a run. Times are
+the processor's own, so that other work on the machine counts less. A piece is the median of calls in which
+its functions were timed from inside. `floor_ms` is the time in which
 one core copies the bytes that the piece must read and write, were they all in main memory; that of the whole
 call counts its images and views only. `gflops` is what the weighed sums reach, of two operations a weight.
 """
@@ -22,7 +23,7 @@ from views import tiles
 from rsssl_nb.training.device import freed_memory_kept
 from rsssl_nb.views import appearance, geometry, pairs
 
-N, BANDS, SIDE, SIZE, CALLS = 32, 3, 256, 224, 25
+N, SIDE, SIZE, CALLS = 32, 256, 224, 25
 SPENT: dict = defaultdict(float)  # seconds of the call at hand, by piece
 OPEN: list = []  # pieces that are running, the innermost last
 COUNT: dict = defaultdict(float)  # multiplications and additions of the call at hand
@@ -32,12 +33,12 @@ def timed(piece, function):
     "The function, whose own time, less that of timed ones that it calls, goes to a piece."
 
     def call(*args, **more):
-        began = time.perf_counter()
+        began = time.thread_time()
         OPEN.append(0.0)
         try:
             return function(*args, **more)
         finally:
-            took = time.perf_counter() - began
+            took = time.thread_time() - began
             SPENT[piece] += took - OPEN.pop()
             if OPEN:
                 OPEN[-1] += took
@@ -45,13 +46,13 @@ def timed(piece, function):
     return call
 
 
-def counted(bags):
-    "F.embedding_bag, whose arithmetic is counted."
+def counted(weigh):
+    "geometry.weigh, whose arithmetic and bytes are counted."
 
-    def call(rows, lines, **more):
-        COUNT["flops"] += 2 * rows.numel() * lines.shape[1]
-        COUNT["bytes"] += 4 * (lines.numel() + rows.shape[0] * lines.shape[1])
-        return bags(rows, lines, **more)
+    def call(images, stencils):
+        COUNT["flops"] += 2 * stencils.rows.numel() * images.shape[3]
+        COUNT["bytes"] += 4 * images.shape[3] * (images[..., 0].numel() + stencils.starts.numel())
+        return weigh(images, stencils)
 
     return call
 
@@ -71,9 +72,9 @@ def copy_rate():
     a, b = torch.ones(2**24), torch.empty(2**24)
     took = []
     for _ in range(15):
-        began = time.perf_counter()
+        began = time.thread_time()
         b.copy_(a)
-        took.append(time.perf_counter() - began)
+        took.append(time.thread_time() - began)
     return 2 * 4 * 2**24 / statistics.median(took)
 
 
@@ -86,14 +87,13 @@ def watch():
     pairs.jitters = timed("draws and boxes", pairs.jitters)
     pairs.resample = timed("crops, and means for contrast", pairs.resample)
     geometry.lay = timed("turns between rows and columns", counted_copy(geometry.lay))
-    geometry.weigh = timed("weighed sums", geometry.weigh)
-    geometry.F.embedding_bag = timed("weighed sums", counted(geometry.F.embedding_bag))
+    geometry.weigh = timed("weighed sums", counted(geometry.weigh))
     assert appearance.torch is torch
 
 
-def measure():
+def measure(bands):
     "Rows {piece, ms, share, floor_ms} of two views, and what is said of the machine."
-    raw = tiles(N, BANDS, SIDE)
+    raw = tiles(N, bands, SIDE)
     images = torch.empty(raw.shape)
     normalised = timed("bytes to normalised floats", lambda: images.copy_(raw).mul_(1 / 127.5).sub_(1))
     two = timed(
@@ -103,9 +103,9 @@ def measure():
         two()
     bare = []  # without a clock inside
     for _ in range(CALLS):
-        began = time.perf_counter()
+        began = time.thread_time()
         two()
-        bare.append(time.perf_counter() - began)
+        bare.append(time.thread_time() - began)
     watch()
     calls = []
     for _ in range(CALLS):
@@ -116,7 +116,7 @@ def measure():
     rate = copy_rate()
     middle = {piece: statistics.median(call[piece] for call in calls) for piece in calls[0]}
     total = sum(middle.values())
-    pixels, views = 4 * raw.numel(), 4 * 2 * N * BANDS * SIZE**2
+    pixels, views = 4 * raw.numel(), 4 * 2 * N * bands * SIZE**2
     floors = {"bytes to normalised floats": raw.numel() + pixels, "colours": 2 * views}
     floors |= {"weighed sums": COUNT["bytes"], "turns between rows and columns": COUNT["turned"]}
     floors |= {"crops, and means for contrast": 4 * pixels}
@@ -132,6 +132,7 @@ def measure():
     must = raw.numel() + pixels + 2 * pixels + views  # read bytes, write floats, read them twice, write views
     return dict(
         commit=commit(),
+        bands=bands,
         two_views_ms=round(1e3 * statistics.median(bare), 1),
         pieces_ms=round(1e3 * total, 1),
         floor_ms=round(1e3 * must / rate, 1),
@@ -144,11 +145,12 @@ def measure():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--bands", type=int, default=3)
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     with freed_memory_kept("cpu"):
-        found = measure()
+        found = measure(asked.bands)
     print(json.dumps(found, indent=1))
     if asked.out:
         asked.out.write_text(json.dumps(found, indent=1) + "\n")
