@@ -141,8 +141,9 @@ def arrangement_mosaics():
 
 
 @cache
-def scene_and_mosaics():
-    return standard_judges(imagery() / "rsscn7", 128)
+def scene_and_mosaics(size=128):
+    "The judges of RSSCN7's images, reduced to so many pixels; at 256 they are as they are."
+    return standard_judges(imagery() / "rsscn7", size)
 
 
 @cache
@@ -400,6 +401,8 @@ ARMS = [
 JUDGES = {  # name in an arm: what gives its judges
     "scene": lambda: scene_and_mosaics()[:1],
     "mosaic": lambda: scene_and_mosaics()[1:],
+    "scene-256": lambda: scene_and_mosaics(256)[:1],
+    "mosaic-256": lambda: scene_and_mosaics(256)[1:],
     "hypercolumn": lambda: [dubai_judge()],
     "object": object_judges,
 }

@@ -1,7 +1,7 @@
 """The proof on a processor: encoders trained long enough to show, when each idea helps. Rules: PROTOCOL.md.
 
     python experiments/proof.py                    all that is left, within --budget seconds; call again
-    python experiments/proof.py --world sweep      sweep, cpu, long, imagenet, continued, or one of the dials
+    python experiments/proof.py --world cpu        cpu, long, imagenet, continued, or one of the dials
     python experiments/proof.py --arms simclr false --seeds 0 --workers 2
     python experiments/proof.py status             what is done, running and left, and the budget, in order
     python experiments/proof.py pause              stops every worker after its next steps; go lets them go on
@@ -10,7 +10,7 @@
     python experiments/proof.py merge FOLDER       the rows of another machine's results folder brought in
     python experiments/proof.py --steps 60 --small     a smoke run: no row is kept in results/
 
-Rows land in results/evidence-cpu.json (sweep, cpu, long, imagenet, continued) and results/when-it-helps.json
+Rows land in results/evidence-cpu.json (cpu, long, imagenet, continued) and results/when-it-helps.json
 (the dials); `make evidence-cpu` makes every table and figure of them.
 """
 
@@ -22,7 +22,6 @@ import judges
 import torch
 from campaigns import Campaign, command
 from controls import (
-    COLOUR,
     JUDGES,
     VIEWS,
     FALSEDosed,
@@ -48,8 +47,9 @@ from rsssl_nb.methods.registry import method_class, method_options
 from rsssl_nb.views.appearance import Colour
 
 FILES = ("evidence-cpu.json", "when-it-helps.json")
-HEAD = dict(dim=128, head="mlp", head_norm=True)  # one projection head, for all that have one
-JUDGED = ("scene", "mosaic", "hypercolumn")
+HEAD = dict(dim=128, head="mlp", head_norm=True, tau=0.2)  # one head and temperature, for all that have them
+DUBAI_VIEWS = replace(VIEWS, colour=Colour())  # the package's colours: results/judges-sweep.json
+JUDGED = ("scene-256", "mosaic-256", "hypercolumn")
 FOUR = ("false", "grass", "glcnet", "ssccl")
 PLACEBOS = ("false-random", "grass-random", "glcnet-unmatched", "ssccl-shuffled")
 BASELINES = ("byol", "mocov2", "densecl", "lejepa")
@@ -57,7 +57,7 @@ CEILING = 40.0  # core-hours of all parts
 
 
 def common(name, **options):
-    "What makes a method by its name on the command line, with the one head and these options."
+    "What makes a method by its name on the command line, with the one head, temperature and these options."
     cls = method_class(name)
     takes = method_options(cls)
     return partial(cls, **{k: v for k, v in HEAD.items() if k in takes}, **options)
@@ -98,33 +98,6 @@ def start_arms():
         arms += [Arm(name, world, common(name), JUDGED, seeds=3, **begun) for name in methods]
         arms.append(Arm("simclr", world, common("simclr"), JUDGED, also=alone, seeds=3))
     return arms
-
-
-# the sweep, on SimCLR alone
-
-
-def sweep_arms():
-    "SimCLR with one dial moved at a time: temperature, least crop, colour."
-    base = dict(world="sweep", judges=("scene",), seeds=1)
-    arms = [
-        Arm("simclr", make=common("simclr", tau=tau), also=(("dial", "tau"), ("dial_value", tau)), **base)
-        for tau in (0.5, 0.2, 0.1)
-    ]
-    for least in (0.08, 0.4):
-        plan = replace(VIEWS, scale=(least, 1.0))
-        also = (("dial", "scale"), ("dial_value", least))
-        arms.append(Arm("simclr", make=common("simclr"), views=plan, also=also, **base))
-    for strength, plan in ((0.2, tinted(0.2)), (0.8, tinted(0.8)), (1.0, Colour())):
-        also = (("dial", "colour"), ("dial_value", strength))
-        arms.append(
-            Arm("simclr", make=common("simclr"), views=replace(VIEWS, colour=plan), also=also, **base)
-        )
-    return arms
-
-
-def tinted(strength):
-    "The campaign's colours with brightness, contrast and saturation of this strength."
-    return replace(COLOUR, brightness=strength, contrast=strength, saturation=strength)
 
 
 # the dials
@@ -264,20 +237,18 @@ def dial_worlds():
 
 LITE0 = "timm:tf_efficientnet_lite0"
 WORLDS = {
-    "sweep": World(dubai_pool, 64, 1000, VIEWS, FILES[0], exact=True),
-    "cpu": World(dubai_pool, 96, 1000, VIEWS, FILES[0], exact=True, snapshots=(200,)),
-    "long": World(dubai_pool, 96, 4000, VIEWS, FILES[0], exact=True, snapshots=(200, 1000)),
-    "imagenet": World(dubai_pool, 96, 500, VIEWS, FILES[0], exact=True, trunk=LITE0),
+    "cpu": World(dubai_pool, 96, 1000, DUBAI_VIEWS, FILES[0], exact=True, snapshots=(200,)),
+    "long": World(dubai_pool, 96, 4000, DUBAI_VIEWS, FILES[0], exact=True, snapshots=(200, 1000)),
+    "imagenet": World(dubai_pool, 96, 500, DUBAI_VIEWS, FILES[0], exact=True, trunk=LITE0),
     "continued": World(rsscn7_pool, 64, 500, VIEWS, FILES[0], exact=True),
     **dial_worlds(),
 }
 DIALS = [*false_arms(), *grass_arms(), *arrangement_arms(), *crop_arms()]
-ARMS = [*main_arms(), *sweep_arms(), *DIALS, *start_arms()]
+ARMS = [*main_arms(), *DIALS, *start_arms()]
 PARTS = {  # in the order in which hours are spent; what does not fit is dropped from the end
     "main arms": lambda kind, arm, seed: kind == "run" and arm.world == "cpu" and arm.name not in BASELINES,
     "baselines, first seed": lambda kind, arm, seed: arm.name in BASELINES and seed == 0,
     "4 000 steps": lambda kind, arm, seed: arm.world == "long",
-    "sweep": lambda kind, arm, seed: arm.world == "sweep",
     "dials": lambda kind, arm, seed: WORLDS[arm.world].file == FILES[1],
     "ImageNet, continuing": lambda kind, arm, seed: arm.world in ("imagenet", "continued"),
     "fine-tuning": lambda kind, arm, seed: kind == "finetune",

@@ -43,7 +43,7 @@ def tables_of(results):
     tables = {"proof-arms": as_table(main, judge_power(main)) or "pending"}
     tables["proof-verdicts"] = arm_verdict_table(arm_verdicts(main))
     tables["proof-power"] = power_table(main)
-    for world in ("long", "sweep", "imagenet", "continued"):
+    for world in ("long", "imagenet", "continued"):
         mine = [dict(r, method=named(r)) for r in cpu if r["world"] == world and r["judge"] in SHOWN]
         tables[f"proof-{world}"] = as_table(mine) or "pending"
     tables["proof-hours"] = hours_sentence(cpu, dials)

@@ -94,7 +94,7 @@ def test_arrangement_is_shared_by_the_asked_share_of_families(monkeypatch):
 def test_the_protocol_says_what_the_campaign_does():
     text = (EXPERIMENTS / "PROTOCOL.md").read_text()
     assert f"version {proof.PROTOCOL}" in text
-    for name in ("sweep", "cpu", "long", "imagenet", "continued"):
+    for name in ("cpu", "long", "imagenet", "continued"):
         assert f"- `{name}`" in text and f"{proof.WORLDS[name].steps:,}".replace(",", " ") in text
     for word in ("glcnet-mean", "simclr-long", "byol", "mocov2", "densecl", "lejepa"):
         assert word in text
