@@ -199,7 +199,7 @@ def entry(module, name):
     parts = [
         f"### `{name}`",
         f"```python\n{signature(thing, name)}\n```",
-        roomy(inspect.getdoc(thing) or ""),
+        roomy(fenced_examples(inspect.getdoc(thing) or "")),
         parameter_table(thing),
     ]
     for method, function in vars(thing).items() if inspect.isclass(thing) else ():
@@ -207,6 +207,11 @@ def entry(module, name):
             arguments = " ".join(signature(function, method).split())
             parts.append(f"`.{arguments}`: {inspect.getdoc(function)}")
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def fenced_examples(text):
+    "A docstring whose examples, lines from >>> to the next empty one, stand in fences."
+    return re.sub(r"(?m)^>>> (?:.+\n?)+", lambda found: f"```pycon\n{found[0].rstrip()}\n```\n", text)
 
 
 def called_first(names):

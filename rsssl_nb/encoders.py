@@ -171,6 +171,12 @@ class Encoder(nn.Module):
     (classifier ignored, first convolution adapted to the bands). Attributes `dim`, `low_dim`, and `plain`,
     true of a plain vision transformer. A ResNet's parameters bear torchvision's names, without `fc`; others
     stand under `body.`. ValueError for an unknown name, stride, width or band count.
+
+    >>> import torch
+    >>> from rsssl_nb import Encoder
+    >>> encoder = Encoder("resnet18", bands=4, width=8).eval()
+    >>> encoder(torch.randn(1, 4, 64, 64)).dense.shape  # a cell every 8 pixels
+    torch.Size([1, 64, 8, 8])
     """
 
     body: nn.Module  # a network of timm

@@ -50,15 +50,26 @@ def show_figure(figure) -> None:
 def smaller(png: bytes, limit: int = 30_000) -> bytes:
     """PNG bytes, in 256 colours when they would be more than `limit` bytes.
 
-    Noise compresses badly, and pages are kept in git.
+    Noise compresses badly, and pages are kept in git. The 64 most frequent flat colours stay exact, so that a
+    small patch of a legend keeps the colour of its class.
     """
+    import numpy as np
     from PIL import Image
 
     if len(png) <= limit:
         return png
     image = Image.open(BytesIO(png)).convert("RGB")
+    codes = np.asarray(image).astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)
+    inner = codes[1:-1, 1:-1]
+    neighbours = codes[1:-1, 2:], codes[1:-1, :-2], codes[2:, 1:-1], codes[:-2, 1:-1]
+    flat = np.logical_and.reduce([inner == other for other in neighbours])
+    colours, counts = np.unique(inner[flat], return_counts=True)
+    kept = colours[np.argsort(-counts, kind="stable")[:64]].tolist()
+    others = image.quantize(256 - len(kept), kmeans=2).getpalette() or []
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([code >> shift & 255 for code in kept for shift in (16, 8, 0)] + others)
     out = BytesIO()
-    image.quantize(256, kmeans=2, dither=Image.Dither.NONE).save(out, format="png", optimize=True)
+    image.quantize(palette=palette, dither=Image.Dither.NONE).save(out, format="png", optimize=True)
     return out.getvalue()
 
 

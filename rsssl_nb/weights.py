@@ -88,6 +88,11 @@ def load(
     `encoder` ("timm:NAME"). Or the encoder `into` is filled. Strictly: ValueError unless all tensors match,
     but for prefixes of names in `allow`. `prefix` chooses among several networks. `bands` adapts the first
     convolution (`adapt_bands`). `stride`: default the file's, else 8 for a ResNet, its own for timm.
+
+    >>> from rsssl_nb import load, shipped
+    >>> loaded = load(shipped("simclr-20"))
+    >>> loaded.encoder.bands, len(loaded.meta["mean"])
+    (4, 4)
     """
     state, meta = load_weights(path)
     try:
@@ -134,6 +139,12 @@ def shipped(name: str | None = None):
     Whole methods in float16, made by `experiments/checkpoints.py`: `load` takes the encoder out of one,
     `load_into(method, load_weights(path)[0])` fills a method built as on its page. ValueError lists the
     names.
+
+    >>> from rsssl_nb import shipped
+    >>> sorted(shipped())[:2]
+    ['false-20', 'glcnet-20']
+    >>> shipped("glcnet-20").name
+    'glcnet-20.safetensors'
     """
     found = {p.stem: p for p in sorted(Path(str(files("rsssl_nb") / "checkpoints")).glob("*.safetensors"))}
     if name is None:
@@ -208,6 +219,13 @@ def export(
     `band_names`, `pixel_size`...). Classifiers are not in the file: load it with `load_into(model, state,
     allow=("fc.",))`. A network of timm goes to timm only, without what its maps do not pass through.
     ValueError when the source holds no encoder, or one of a width those libraries do not have.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from rsssl_nb import Encoder, export
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     export(Encoder("resnet18", bands=4), Path(folder) / "encoder.safetensors", to="torchvision").name
+    'encoder.safetensors'
     """
     if to not in LAYOUTS:
         raise ValueError(f"layout {to!r} is not known: choose {', '.join(LAYOUTS)}")

@@ -321,6 +321,15 @@ def test_large_pictures_are_reduced_and_stay_close():
     assert smaller(encode(np.zeros((20, 20, 3), "uint8"))) == encode(np.zeros((20, 20, 3), "uint8"))
 
 
+def test_a_small_flat_patch_keeps_its_colour_in_256_colours():
+    picture = np.clip(rng.normal(128, 40, (300, 300, 3)), 0, 255).astype("uint8")
+    picture[:150, :150], picture[200:206, 200:206] = (226, 169, 41), (230, 175, 60)
+    out = io.BytesIO()
+    Image.fromarray(picture).save(out, "png")
+    kept = np.asarray(Image.open(io.BytesIO(smaller(out.getvalue()))).convert("RGB"))
+    assert kept[203, 203].tolist() == [230, 175, 60] and kept[9, 9].tolist() == [226, 169, 41]
+
+
 def test_colours_that_moved_are_still_found():
     from rsssl_nb import colours, figures
 

@@ -130,7 +130,7 @@ def score(predicted, labels, classes, sample, as_csv, as_json, nodata, force):
     say(f"  {'class':24} {'IoU':>9} {'F1':>9} {'producer':>9} {'user':>9}")
     for name, iou in found["iou"].items():
         others = (found[kind][name] for kind in ("class_f1", "producer", "user"))
-        say(f"  {name:24} IoU {iou:.3f} " + " ".join(f"{value:9.3f}" for value in others))
+        say(f"  {name:24} " + " ".join(f"{value:9.3f}" for value in (iou, *others)))
     say("")
     say(as_columns(rows))
     if "adjusted" in found:

@@ -434,6 +434,13 @@ def open_raster(
     warning; `alpha` "mask" or "band" decides. Remote and virtual paths need `allow_remote`. The numbers of a
     palette picture are read as its colours, unless they are `labels`. InputError
     for whatever is no readable TIFF, PNG or JPEG.
+
+    >>> from rsssl_nb import make_scene, open_raster
+    >>> raster = open_raster(make_scene(64, seed=1))  # or a file: open_raster("scene.tif")
+    >>> raster.bands, raster.width, raster.height, raster.crs
+    (4, 64, 64, 'EPSG:32633')
+    >>> raster.read(0, 0, 16, 8).shape
+    (4, 8, 16)
     """
     if isinstance(source, Raster):
         return source

@@ -208,6 +208,13 @@ class Scene:
     `image` uint8 (C, H, W), `labels` uint8 (H, W) with 255 where nothing is known, `crs`, `transform`
     (a, b, c, d, e, f: pixel to map coordinates), `classes` and `colors` by label, `nodata` the value of
     missing pixels.
+
+    >>> import numpy as np
+    >>> from rsssl_nb import Scene, open_raster
+    >>> grey = np.full((3, 32, 32), 90, "uint8")
+    >>> scene = Scene(grey, np.zeros((32, 32), "uint8"), "EPSG:32633", (0.5, 0, 400000, 0, -0.5, 5800000))
+    >>> open_raster(scene).bands
+    3
     """
 
     image: np.ndarray
@@ -229,6 +236,11 @@ def make_scene(size: int = 1024, seed: int = 0) -> Scene:
 
     EPSG:32633, bands R G B NIR, a wedge without data. The same size and seed give the same bytes; other
     seeds another place on another day. About 1.5 s for 1024 pixels. ValueError below 16 pixels.
+
+    >>> from rsssl_nb import make_scene
+    >>> scene = make_scene(64, seed=1)
+    >>> scene.image.shape, scene.labels.shape
+    ((4, 64, 64), (64, 64))
     """
     if size < 16:
         raise ValueError(f"size {size} is too small for a scene: use 16 pixels or more")

@@ -35,6 +35,11 @@ def scores(confusion) -> dict:
     `miou` and `f1` are means over the classes that occur in truth or map; `iou` is NaN for the others. Kappa
     is NaN when only one class occurs in both (0/0), and everything is NaN for an empty matrix. ValueError
     unless the matrix is square and not negative. Equation (70.1).
+
+    >>> from rsssl_nb import scores
+    >>> found = scores([[3, 1], [0, 4]])  # rows truth, columns map
+    >>> found["oa"], found["kappa"], round(found["miou"], 3)
+    (0.875, 0.75, 0.775)
     """
     table = np.asarray(confusion, dtype=np.float64)
     if table.ndim != 2 or table.shape[0] != table.shape[1] or (table < 0).any():

@@ -49,6 +49,10 @@ def embed(
     raster's own features, less what the position in the window explains. `mean`, `std` (C,) are those that
     the encoder was trained with. `basis`: directions to use, or a file that keeps them; it is read where it
     exists, so that a colour means the same as before, and written where it does not. Rest as in `segment`.
+
+    >>> from rsssl_nb import Encoder, embed, make_scene
+    >>> embed(Encoder(bands=4, width=8), make_scene(96), mean=100, std=50, size=32, progress=False).shape
+    (3, 96, 96)
     """
     raster = prepared_raster(encoder, source, mean, std, size, batch)
     if out:

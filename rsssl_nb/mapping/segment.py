@@ -82,6 +82,13 @@ def segment(
     files that are no maps of this program. Processes started by torchrun share the work.
     `announce(windows, bytes)` hears how many windows there are and the memory they take, before the first.
     InputError for what cannot be mapped or written.
+
+    >>> from rsssl_nb import finetune, make_scene, segment
+    >>> scene = make_scene(96)
+    >>> small = dict(steps=1, batch=4, size=32, width=8, progress=False)
+    >>> model, log = finetune("random", scene, scene.labels, **small)
+    >>> segment(model, scene, size=32, progress=False).shape
+    (96, 96)
     """
     raster = open_raster(source)
     if not hasattr(model, "mean"):

@@ -114,6 +114,12 @@ class FALSE(SimCLR):
     partner before it may suspect (above 1: SimCLR), `select` the rule, `gate_warmup` the share of training
     without suspects; the rest as SimCLR. Trace adds `suspects` (2n, 2n) bool, `s_pos` (2n,), `sim` (2n, 2n),
     `open` and `suspected` counts. ValueError for alpha outside [0, 1].
+
+    >>> import torch
+    >>> from rsssl_nb import Encoder, FALSE, two_views
+    >>> method = FALSE(Encoder(bands=4, width=8))
+    >>> step = method.step(two_views(torch.randn(4, 4, 64, 64)))
+    >>> step.loss.backward()
     """
 
     suspects_kind = Suspects  # a placebo names another

@@ -145,6 +145,12 @@ class GLCNet(Method):
     mean, `denominator` decoupled or standard, `exclude` strict or official, `same_image` negatives, `views`
     symmetric or official, `dropout` on the ASPP map. Trace: `za`, `zb`, `boxes_a`, `boxes_b` (B, n, 4),
     `valid`, `local_a`, `local_b`, `skipped`. ValueError when a window is larger than the view.
+
+    >>> import torch
+    >>> from rsssl_nb import Encoder, GLCNet, two_views
+    >>> method = GLCNet(Encoder(bands=4, width=8))
+    >>> step = method.step(two_views(torch.randn(4, 4, 64, 64)))
+    >>> step.loss.backward()
     """
 
     title = "GLCNet"

@@ -142,6 +142,12 @@ class GraSS(SimCLR):
     `min_side` (None: one cell) as in `peak_boxes`; `resize` bilinear or nearest; `bn_twice`: the guide moves
     running statistics too. Trace: `heat` (2B, h, w), `boxes` (2B, 4), `view_a`, `view_b` before and `a`,
     `b`, `where_a`, `where_b` after, `box_iou` (B,), `skipped`, `za`, `zb`.
+
+    >>> import torch
+    >>> from rsssl_nb import Encoder, GraSS, two_views
+    >>> method = GraSS(Encoder(bands=4, width=8))
+    >>> step = method.step(two_views(torch.randn(4, 4, 64, 64)))
+    >>> step.loss.backward()
     """
 
     title = "GraSS"

@@ -20,6 +20,12 @@ class SimCLR(Method):
     The reference that the other methods change. `tau` > 0 the temperature, `dim` of the embedding, `hidden`
     of the head (default: the encoder's dim), `head` mlp, linear or official_linear, `head_norm` a BatchNorm
     in it. Trace: `za`, `zb` (B, dim), detached, of this process.
+
+    >>> import torch
+    >>> from rsssl_nb import Encoder, SimCLR, two_views
+    >>> method = SimCLR(Encoder(bands=4, width=8))
+    >>> step = method.step(two_views(torch.randn(4, 4, 64, 64)))
+    >>> step.loss.backward()
     """
 
     bounds = {"tau": (1e-3, 1e3), "dim": (1, 65536), "hidden": (1, 65536)}

@@ -121,6 +121,12 @@ class SSCCL(Method):
     `grid` K points a side; `ema` the average's momentum at the start, rising to 1; `dim`, `hidden`, `head`,
     `head_norm` (a BatchNorm in head and predictor) as SimCLR. Trace: `points_a`, `points_b` (B, K*K, 2),
     `ok`, `iou`, `similarity` (B, K*K), `skipped`, `za`, `zb`. ValueError for an unknown objective.
+
+    >>> import torch
+    >>> from rsssl_nb import Encoder, SSCCL, two_views
+    >>> method = SSCCL(Encoder(bands=4, width=8))
+    >>> step = method.step(two_views(torch.randn(4, 4, 64, 64)))
+    >>> step.loss.backward()
     """
 
     title = "SSCCL (our reading)"

@@ -274,6 +274,13 @@ def finetune(
     `pretrain`;
     `announce(config, seconds)` hears the config and the seconds of a step before the first one.
     InputError or ValueError with file, value and cure, before anything is written.
+
+    >>> from rsssl_nb import finetune, make_scene
+    >>> scene = make_scene(96)
+    >>> small = dict(steps=2, batch=4, size=32, width=8, progress=False)
+    >>> model, log = finetune("random", scene, scene.labels, **small)
+    >>> model.classes[:3], len(log)
+    (['field', 'road', 'roof'], 2)
     """
     if fraction is not None and subset is not None:
         raise InputError("give --fraction (a share of the windows) or --subset (a list of them), not both")

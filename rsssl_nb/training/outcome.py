@@ -73,11 +73,11 @@ class Outcome:
 # %% ../../nbs/library/training/outcome.ipynb #f50b98a6
 @torch.no_grad()
 def show_predictions(model, pairs: list, windows: list, size: int, rows: int = 3, device="cpu"):
-    "Up to `rows` labelled windows as a Picture: image, truth, prediction; those of most classes first."
+    "Up to `rows` windows as a Picture: image, truth, prediction; those of most classes and labels first."
     from rsssl_nb.figures import show_grid, show_image, show_labels
 
     images, labels = read_windows(pairs, windows, size)
-    kinds = [len(np.unique(one[one != 255])) for one in labels.numpy()]
+    kinds = [len(np.unique(one[one != 255])) * (one != 255).mean() for one in labels.numpy()]
     chosen = np.argsort(kinds, kind="stable")[::-1][:rows].tolist()
     was = model.training
     model.eval()

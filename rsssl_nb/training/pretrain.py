@@ -285,6 +285,11 @@ def pretrain(
     `probe(encoder)` gives a number for the log after each epoch (page `training/finetune` makes a kNN probe).
     `tell(row)` hears each line of the log. `announce(config, seconds)` hears the config and the seconds of a
     step before the first one. `tensorboard` also writes event files under `out`.
+
+    >>> from rsssl_nb import make_scene, pretrain
+    >>> run = pretrain(make_scene(96), steps=2, batch=4, samples=8, size=32, width=8, progress=False)
+    >>> len(run.log), run.encoder.bands
+    (2, 4)
     """
     # what cannot be is told before an image is read
     resolve_workers(workers, "cpu", 0)

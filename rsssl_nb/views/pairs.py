@@ -240,6 +240,12 @@ def two_views(
     (default 0..B-1), on the CPU best: then no GPU waits for a draw. With `min_iou` the second box is drawn
     again, up to `tries` times, until it shares that much with the first; what then still falls short stays.
     ValueError for shapes that do not fit.
+
+    >>> import torch
+    >>> from rsssl_nb import two_views
+    >>> pair = two_views(torch.randn(2, 4, 64, 64), size=32, seed=1)
+    >>> pair.a.shape, pair.b.shape
+    (torch.Size([2, 4, 32, 32]), torch.Size([2, 4, 32, 32]))
     """
     index, source = _numbers(images, index), (images.shape[-2], images.shape[-1])
     size, other = source[0] if size is None else size, other or plan

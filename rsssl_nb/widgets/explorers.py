@@ -91,6 +91,9 @@ def explore_temperature(source=None, networks=BESIDE, n: int = 16, size: int = 6
     `source`: None for the embedded scene, or a real picture where one is on this machine and the networks
     are the default; a Scene, array, file or folder, with the `labels` that belong to it. `networks`: run
     folders, checkpoints, weights files or networks to choose from, beside a random one.
+
+    >>> from rsssl_nb import explore_temperature, make_scene
+    >>> explorer = explore_temperature(make_scene(256), ["random"], n=4)  # a cell's last line shows it
     """
 
     def look(ground, _, network, batch, own):
@@ -148,6 +151,9 @@ def explore_pair(source=None, size: int = 128, window: int = 256) -> Explorer:
 
     Shows their overlap, the k x k points, and both views of `size` pixels. `source`: as in
     `explore_temperature`.
+
+    >>> from rsssl_nb import explore_pair, make_scene
+    >>> explorer = explore_pair(make_scene(256), window=64)  # a cell's last line shows it
     """
     start = [(0.1, 0.15, 0.6, 0.65), (0.35, 0.3, 0.9, 0.85)]
     canvas = boxes(None, start, label="drag a box, pull its corners; T or the buttons turn it")
@@ -332,6 +338,9 @@ def explore_regions(source=None, networks=BESIDE, window: int = 256, labels=None
 
     By network, threshold and sign, with the class entropy where labels are known. `source`, `networks` and
     `labels`: as in `explore_temperature`; the window is compared with `n` - 1 others.
+
+    >>> from rsssl_nb import explore_regions, make_scene
+    >>> explorer = explore_regions(make_scene(256), ["random"], window=64)  # a cell's last line shows it
     """
 
     def look(ground, place, network, own):
@@ -445,6 +454,9 @@ def explore_negatives(source=None, networks=BESIDE, n: int = 16, size: int = 64,
     By anchor, `alpha`, `threshold` on its own view's cosine and selection rule. A click into the table of all
     suspects shows its two windows. `source`, `networks` and `labels`: as in `explore_temperature`; true
     classes where labels are known.
+
+    >>> from rsssl_nb import explore_negatives, make_scene
+    >>> explorer = explore_negatives(make_scene(256), ["random"], n=4)  # a cell's last line shows it
     """
     label = "the table of all pairs: suspects are orange, of two classes black. Click one to see its windows"
     canvas = boxes(None, most=1, names=[""], colors=["#ffffff"], label=label)

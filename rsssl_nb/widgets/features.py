@@ -152,6 +152,9 @@ def explore_matches(source=None, networks=BESIDE, window: int = 256) -> Explorer
     By cosine of a network's features, with the rank of the true place and the distance of the likest from it.
     A button searches all images of the source for the same. `source` and `networks`: as in
     `explore_temperature`.
+
+    >>> from rsssl_nb import explore_matches, make_scene
+    >>> explorer = explore_matches(make_scene(256), ["random"], window=64)  # a cell's last line shows it
     """
     canvas = boxes(None, most=1, names=[""], label="view a: click a place, or use the arrow keys and Enter")
 
@@ -264,6 +267,9 @@ def explore_saliency(source=None, networks=BESIDE, window: int = 256, labels=Non
 
     By way of asking, layer, and what is asked about: the loss, the likeness to the drawn box, a class in it.
     `source`, `networks` and `labels`: as in `explore_temperature`. Slow ways can be cancelled.
+
+    >>> from rsssl_nb import explore_saliency, make_scene
+    >>> explorer = explore_saliency(make_scene(256), ["random"], window=64)  # a cell's last line shows it
     """
     canvas = boxes(
         None, [(0.3, 0.3, 0.7, 0.7)], ["box"], label="drag the box that is asked about, pull its corners"
@@ -375,6 +381,9 @@ def explore_labels(
     by default, in `colors`. The points stay on the ground when the window moves; Backspace takes the last
     one away; `save()` writes them as GeoJSON. Three buttons move the window to where the last trained network
     would have a label next. `source`, `networks` and `labels`: as in `explore_temperature`.
+
+    >>> from rsssl_nb import explore_labels, make_scene
+    >>> explorer = explore_labels(make_scene(256), ["random"], window=64)  # a cell's last line shows it
     """
     names = list(classes or CLASSES)
     colors = list(colors or (palette(len(names)) if classes else COLORS))

@@ -1,0 +1,38 @@
+"What people call first: each name has an example in its docstring, and the example runs."
+
+import doctest
+import importlib.util
+import inspect
+from pathlib import Path
+
+import pytest
+
+import rsssl_nb
+
+
+@pytest.mark.parametrize("name", rsssl_nb.__all__)
+def test_every_name_has_an_example_that_runs(name):
+    thing = getattr(rsssl_nb, name)
+    parsed = doctest.DocTestParser().get_doctest(inspect.getdoc(thing), {}, name, None, 0)
+    assert any(f"import {name}" in line.source or f", {name}" in line.source for line in parsed.examples), (
+        name
+    )
+    said = []
+    failed, ran = doctest.DocTestRunner().run(parsed, out=said.append)
+    assert failed == 0 and ran >= 2, "".join(said)
+
+
+def test_dir_offers_what_people_call_and_nothing_else():
+    assert set(dir(rsssl_nb)) == {"__version__", *rsssl_nb.__all__}
+    assert {"shipped", "scores", "load", "export", "embed", "explore_labels"} <= set(dir(rsssl_nb))
+
+
+def test_examples_stand_in_fences_in_the_reference():
+    path = Path(__file__).resolve().parents[1] / "docs/make.py"
+    spec = importlib.util.spec_from_file_location("make", path)
+    make = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make)
+    text = make.fenced_examples("A sum.\n\n>>> 1 + 1\n2\n>>> for i in ():\n...     i\n\nMore.")
+    assert text == "A sum.\n\n```pycon\n>>> 1 + 1\n2\n>>> for i in ():\n...     i\n```\n\nMore."
+    entry = make.entry(rsssl_nb, "scores")
+    assert "```pycon\n>>> from rsssl_nb import scores" in entry and "```python\nscores(confusion)" in entry
