@@ -2392,8 +2392,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                           'rsssl_nb/widgets/explorers.py'),
                                             'rsssl_nb.widgets.explorers.idle_here': ( 'explore/explorers.html#idle_here',
                                                                                       'rsssl_nb/widgets/explorers.py'),
-                                            'rsssl_nb.widgets.explorers.percent': ( 'explore/explorers.html#percent',
-                                                                                    'rsssl_nb/widgets/explorers.py'),
                                             'rsssl_nb.widgets.explorers.perplexity': ( 'explore/explorers.html#perplexity',
                                                                                        'rsssl_nb/widgets/explorers.py'),
                                             'rsssl_nb.widgets.explorers.random_entropy': ( 'explore/explorers.html#random_entropy',

@@ -6,7 +6,7 @@
 __all__ = ['STILL', 'row_weights', 'perplexity', 'show_temperature', 'idle_here', 'explore_temperature', 'boxed_pair',
            'show_pair', 'explore_pair', 'class_entropy', 'random_entropy', 'guide_of', 'see_guide', 'guided_region',
            'show_regions', 'region_shapes', 'explore_regions', 'same_class', 'suspect_scores', 'show_suspects',
-           'percent', 'show_negatives', 'explore_negatives']
+           'show_negatives', 'explore_negatives']
 
 # %% ../../nbs/explore/explorers.ipynb #00000002
 from collections.abc import Sequence
@@ -401,11 +401,6 @@ def show_suspects(sim: torch.Tensor, chosen: torch.Tensor, same: np.ndarray, anc
     colour_key(ax, f"cosine {others.min():.2f}", f"{others.max():.2f}", "Blues")
 
 # %% ../../nbs/explore/explorers.ipynb #079f0275
-def percent(value: float) -> str:
-    "A share in percent, 'unknown' for NaN."
-    return "unknown" if np.isnan(value) else f"{value:.0%}"
-
-
 def show_negatives(
     seen: dict,
     anchor: int,
@@ -432,9 +427,9 @@ def show_negatives(
     shown = (shown + [j for j in found if j not in shown])[:4]
     texts = ["anchor", f"own view, {sim[anchor, own]:.3f}"]
     texts += [f"{'suspect' if chosen[anchor, j] else 'clicked'}, {sim[anchor, j]:.3f}" for j in shown]
-    precision, recall = suspect_scores(chosen, seen["kinds"])
+    scores = ("unknown" if np.isnan(v) else f"{v:.0%}" for v in suspect_scores(chosen, seen["kinds"]))
     count = int(chosen.sum())
-    of_all = f"{count} suspect{'s' * (count != 1)}: precision {percent(precision)}, recall {percent(recall)}"
+    of_all = "{} suspect{}: precision {}, recall {}".format(count, "s" * (count != 1), *scores)
     of_this = f"{len(found)} suspected here; its loss {loss:.3f}, SimCLR's {plain_loss:.3f}"
 
     def rows(ax):
