@@ -197,9 +197,7 @@ NEW_HOMES = {
         "widgets.boxes": "boxes_type=Boxes checked=checked_boxes picture=image_png",
     },
     "widgets.explorers": {
-        "widgets.explorers": (
-            "alike=same_class audit=suspect_scores reach=perplexity region=guided_region share=percent"
-        ),
+        "widgets.explorers": ("alike=same_class audit=suspect_scores reach=perplexity region=guided_region"),
         "widgets.batches": "kind_of=majority_class majority_class thumbnails caption",
         "widgets.networks": (
             "open_network listed=network_menu from_file=read_network from_checkpoint=read_network"

@@ -81,13 +81,9 @@ def four_bands(place):
     put(place / "labels/a.tif", np.stack([land(5)] * 4))
 
 
-def no_classes(place):
-    (place / "labels/classes.json").unlink()
-
-
 @pytest.mark.parametrize(
     "break_it",
-    [other_size, other_crs, far_off, unknown_value, hidden_class, four_bands, no_classes],
+    [other_size, other_crs, far_off, unknown_value, hidden_class, four_bands],
     ids=lambda f: f.__name__,
 )
 def test_labels_that_do_not_fit_are_refused_by_every_command(runs, tmp_path, break_it):
