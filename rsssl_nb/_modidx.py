@@ -2275,6 +2275,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'rsssl_nb.weights.imagenet_path': ('library/weights.html#imagenet_path', 'rsssl_nb/weights.py'),
                                   'rsssl_nb.weights.load': ('library/weights.html#load', 'rsssl_nb/weights.py'),
                                   'rsssl_nb.weights.shipped': ('library/weights.html#shipped', 'rsssl_nb/weights.py'),
+                                  'rsssl_nb.weights.shipped_for': ('library/weights.html#shipped_for', 'rsssl_nb/weights.py'),
+                                  'rsssl_nb.weights.training_told': ('library/weights.html#training_told', 'rsssl_nb/weights.py'),
                                   'rsssl_nb.weights.weights_path': ('library/weights.html#weights_path', 'rsssl_nb/weights.py')},
             'rsssl_nb.widgets.batches': { 'rsssl_nb.widgets.batches.batch_shapes': ( 'library/widgets/batches.html#batch_shapes',
                                                                                      'rsssl_nb/widgets/batches.py'),

@@ -577,7 +577,9 @@ def test_several_images_are_mapped_into_a_folder(job, tmp_path):
 
 def test_info_lists_the_weights_that_come_with_the_package():
     listed = good("info")
-    assert "shipped:glcnet-20" in listed and "method simclr" in listed
+    assert f"shipped:{'grass-20':16} method grass, 4 bands, 20 epochs" in listed
+    assert f"shipped:{'simclr-0':16} method simclr (encoder alone), 3 bands, 0 steps" in listed
+    assert "3 bands, 1000 steps" in listed and "Dubai (CC0 1.0)" in listed and "made scenes" in listed
     assert "width" in good("info", "shipped:simclr-20")
     refused("info", "shipped:nothing", says="choose")
 

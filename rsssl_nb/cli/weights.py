@@ -114,11 +114,10 @@ def export(run, out, to, resolution, force):
 
 def shipped_rows():
     "The checkpoints that come with the package: (name to give, what made it)."
-    from rsssl_nb.weights import shipped
+    from rsssl_nb.weights import shipped, training_told
 
     for name, meta in shipped().items():
-        made = ", ".join(f"{k} {meta[k]}" for k in ("method", "encoder", "width", "bands") if k in meta)
-        yield f"shipped:{name}", made
+        yield f"shipped:{name}", training_told(meta)
 
 
 @main.command()
