@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from rsssl_nb.data import examples
+from rsssl_nb.data.scenes import make_scene
 from rsssl_nb.errors import InputError
 from rsssl_nb.notebook import Note
 
@@ -27,10 +28,11 @@ def host(tmp_path, monkeypatch):
     class Host(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             server.asked.append(unquote(self.path))
+            sent = content if self.path.endswith(".jpg") else server.mask
             if server.how == "absent":
                 self.send_error(404)
                 return
-            sent = content[:-1] + b"?" if server.how == "altered" else content
+            sent = sent[:-1] + b"?" if server.how == "altered" else sent
             self.send_response(200)
             self.send_header("Content-Length", str(len(sent)))
             self.end_headers()
@@ -99,3 +101,55 @@ def test_the_table_is_that_of_the_imagery(imagery):
         assert hashlib.sha256(path.read_bytes()).hexdigest() == known
     with pytest.raises(InputError, match="is no example picture"):
         examples.example_images(("other.jpg",))
+
+
+@pytest.fixture
+def masked(host, tmp_path, monkeypatch):
+    "The host with a mask beside its picture: building, road, and a colour that means nothing."
+    told = np.random.default_rng(1).choice(np.array([0, 2, 255], np.uint8), (64, 64))
+    colours = {0: (0x3C, 0x10, 0x98), 2: (0x6E, 0xC1, 0xE4), 255: (0x9B, 0x9B, 0x9B)}
+    painted = np.zeros((64, 64, 3), np.uint8)
+    for number, colour in colours.items():
+        painted[told == number] = colour
+    Image.fromarray(painted).save(tmp_path / "mask.png")
+    host.mask, host.told = (tmp_path / "mask.png").read_bytes(), told
+    monkeypatch.setitem(examples.NUMBERS, NAME, hashlib.sha256(told.tobytes()).hexdigest())
+    return host
+
+
+def scenes(host, **how):
+    return examples.example_scenes((NAME,), host=host.url, progress=False, **how)
+
+
+def test_a_scene_with_labels_is_fetched_once_after_a_yes(masked):
+    with pytest.warns(Note, match="no real scenes.*synthetic"):
+        assert len(scenes(masked, yes=False)[0].image) == 4 and masked.asked == []
+    (scene,) = scenes(masked, yes=True)
+    assert np.array_equal(scene.labels, masked.told) and scene.image.shape == (3, 64, 64)
+    assert len(masked.asked) == 2 and masked.asked[1].endswith("Tile 5/masks/image_part_007.png")
+    assert np.array_equal(scenes(masked, yes=False)[0].labels, masked.told) and len(masked.asked) == 2
+
+
+def test_another_mask_is_refused_and_not_kept(masked):
+    masked.mask = masked.content  # a picture, and not this mask
+    with pytest.warns(Note, match="is not the mask that is expected"):
+        assert scenes(masked, yes=True)[0].image.shape[0] == 4
+    assert examples.numbers_here(NAME) is None
+
+
+def test_masks_of_the_imagery_have_the_sums_of_the_table(imagery):
+    for name, known in examples.NUMBERS.items():
+        numbers = np.asarray(Image.open(examples.numbers_here(name)))
+        assert hashlib.sha256(numbers.tobytes()).hexdigest() == known
+    assert [s.image.shape for s in examples.example_scenes(yes=False)] == [(3, 1058, 1126)] * 4
+
+
+def test_few_windows_show_every_class_and_are_drawn_by_the_seed():
+    scene = make_scene(256, seed=1)
+    one, same, other = (examples.few_windows([scene], 8, 64, seed) for seed in (0, 0, 1))
+    assert all(np.array_equal(a.labels, b.labels) for a, b in zip(one, same))
+    assert any(not np.array_equal(a.labels, b.labels) for a, b in zip(one, other))
+    assert len({a.labels.tobytes() for a in one}) == 8
+    assert set(np.unique([w.labels for w in one])) - {255} == set(np.unique(scene.labels)) - {255}
+    with pytest.raises(InputError, match="99 windows of two classes are asked for"):
+        examples.few_windows([scene], 99, 64)

@@ -13,8 +13,10 @@ from rsssl_nb.data.labels import Classes, find_classes, pair_labels, read_classe
 from rsssl_nb.data.legend import classes_of, seen_classes
 from rsssl_nb.data.raster import open_raster
 from rsssl_nb.data.write import write_raster
+from rsssl_nb.errors import InputError
 from rsssl_nb.mapping.categories import write_categories
 from rsssl_nb.notebook import Note
+from rsssl_nb.training.labelled import open_pairs
 
 
 def test_index_colour_and_palette_labels_agree(tmp_path):
@@ -252,3 +254,11 @@ def test_what_cannot_be_classes_is_refused(tmp_path):
                 write_raster(tmp_path / "c.tif", photo // 200 * 9),
             ]
         )
+
+
+def test_arrays_without_a_list_of_classes_are_named_by_number():
+    rng = np.random.default_rng(0)
+    image, told = rng.integers(1, 255, (3, 64, 64), np.uint8), rng.integers(0, 3, (64, 64), np.uint8)
+    assert open_pairs([image], [told])[1].names == ["class 0", "class 1", "class 2"]
+    with pytest.raises(InputError, match="give class numbers from 0, or classes"):
+        open_pairs([image], [np.full_like(told, 255)])
