@@ -132,6 +132,8 @@ class Served:
             )
 
     def stop(self):
+        if self.process.poll() is not None:
+            return
         os.killpg(self.process.pid, signal.SIGTERM)
         try:
             self.process.wait(10)
@@ -626,8 +628,16 @@ def test_the_dashboard_in_voila(browser, tmp_path):
             page.wait_for_selector(".rsssl-temperature img.widget-image", timeout=120000)
             ground = "getComputedStyle(document.body).getPropertyValue('--jp-layout-color1')"
             assert page.evaluate(ground) == color and page.wrong == []
-            page.close()
+            if not theme:
+                page.close()
         log = server.log.read_text()
         assert "Traceback" not in log, log[-3000:]
+        gone = page.locator("#server-gone")
+        page.wait_for_timeout(6000)
+        assert not gone.is_visible()
+        server.stop()
+        gone.wait_for(state="visible", timeout=30000)
+        page.screenshot(path=SHOTS / "voila-server-gone.png")
+        page.close()
     finally:
         server.stop()
