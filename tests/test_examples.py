@@ -113,7 +113,7 @@ def masked(host, tmp_path, monkeypatch):
         painted[told == number] = colour
     Image.fromarray(painted).save(tmp_path / "mask.png")
     host.mask, host.told = (tmp_path / "mask.png").read_bytes(), told
-    monkeypatch.setitem(examples.NUMBERS, NAME, hashlib.sha256(told.tobytes()).hexdigest())
+    monkeypatch.setitem(examples.MASK_SUMS, NAME, hashlib.sha256(told.tobytes()).hexdigest())
     return host
 
 
@@ -138,7 +138,7 @@ def test_another_mask_is_refused_and_not_kept(masked):
 
 
 def test_masks_of_the_imagery_have_the_sums_of_the_table(imagery):
-    for name, known in examples.NUMBERS.items():
+    for name, known in examples.MASK_SUMS.items():
         numbers = np.asarray(Image.open(examples.numbers_here(name)))
         assert hashlib.sha256(numbers.tobytes()).hexdigest() == known
     assert [s.image.shape for s in examples.example_scenes(yes=False)] == [(3, 1058, 1126)] * 4

@@ -1,5 +1,7 @@
 "README's eight lines run, its links lead somewhere, and the ledger is that of the files in results/."
 
+import base64
+import json
 import re
 from pathlib import Path
 
@@ -23,6 +25,13 @@ def test_the_eight_lines_run(capsys):
     assert sum(bool(line.strip()) for line in code.splitlines()) <= 8
     exec(code, {})
     assert "(256, 256)" in capsys.readouterr().out
+
+
+def test_the_picture_is_the_tours():
+    cells = json.loads(text_of("nbs/course/00_tour.ipynb"))["cells"]
+    drawn = next(c for c in cells if "".join(c["source"]).endswith("show_maps(another_day())"))
+    shown = base64.b64decode(drawn["outputs"][-1]["data"]["image/png"])
+    assert (ROOT / "nbs/images/readme.png").read_bytes() == shown, "copy the tour's picture of another day"
 
 
 @pytest.mark.parametrize("name", FRONT)
