@@ -17,9 +17,10 @@ import pytest
 from rsssl_nb.data.scenes import make_scene
 from rsssl_nb.data.write import write_raster
 from rsssl_nb.errors import InputError
+from rsssl_nb.weights import shipped_for
 from rsssl_nb.widgets.dashboard import SHIPPED_FIRST, TABS, Dashboard, dashboard
 from rsssl_nb.widgets.ground import find_sources
-from rsssl_nb.widgets.networks import find_runs, network_menu, open_network
+from rsssl_nb.widgets.networks import NetworkMenu, find_runs, open_network
 
 pytest.importorskip("voila")
 
@@ -72,8 +73,18 @@ def test_own_labels_name_the_classes(files):
 
 
 def test_a_shipped_network_is_first_and_fits_three_bands(files):
-    menu = network_menu(SHIPPED_FIRST)
-    assert [name for name, _ in menu][:2] == ["shipped:grass-20", "random"] and len(menu) == 5
+    menu = NetworkMenu(SHIPPED_FIRST)
+    for bands in (3, 4):
+        menu.fit(bands)
+        names = [name for name, _ in menu.options]
+        wanted = [f"shipped:{shipped_for(bands, m)}" for m in ("grass", "simclr", "false", "glcnet")]
+        assert names == [wanted[0], "random", *wanted[1:]] and menu.value == wanted[0]
+    shown = dashboard(files / "img/s1.tif")  # of three bands
+    assert open_tab(shown, "temperature").controls["network"].label == f"shipped:{shipped_for(3)}"
+    shown.close()
+    alone, mean, std = open_network("shipped:simclr-1000", 3)
+    assert mean.shape == (3, 1, 1) and alone.bands == 3 and "encoder alone" in alone.title
+    assert open_network("shipped:simclr-1000", 4)[0].bands == 4
     network, mean, std = open_network("shipped:grass-20", 3)
     assert mean is None and std is None and hasattr(network, "project")
     own, mean, _ = open_network("shipped:grass-20", 4)

@@ -180,7 +180,7 @@ def test_shipped_checkpoints_wherever_a_run_does(tiles, tmp_path):
     assert len(json.loads((tmp_path / "boxes.geojson").read_text())["features"]) > 2
     said = good("boxes", "shipped:grass-20", tiles / "tiles", tmp_path / "boxes", *CPU)
     assert said.count("wrote") == 4 and (tmp_path / "boxes/t0.geojson").exists()
-    refused("boxes", "shipped:glcnet-20", whole, tmp_path / "b.geojson", says="chooses no boxes")
+    refused("boxes", "shipped:glcnet-20", whole, tmp_path / "b.geojson", says="give shipped:grass-20")
     refused("map", "shipped:glcnet-20", whole, tmp_path / "m.tif", says="fine-tune it first")
     refused("export", "shipped:glcnet-20", tmp_path / "w.safetensors", says="16 channels wide")
     refused("embed", "shipped:nothing", whole, tmp_path / "e.tif", says="no checkpoint 'nothing'")

@@ -11,8 +11,10 @@ from rsssl_nb.data.raster import open_raster
 from rsssl_nb.data.scenes import make_scene
 from rsssl_nb.data.write import write_raster
 from rsssl_nb.encoders import Encoder
+from rsssl_nb.errors import InputError
 from rsssl_nb.methods.grass import GraSS
 from rsssl_nb.methods.simclr import SimCLR
+from rsssl_nb.weights import shipped_for
 from rsssl_nb.widgets.explorers import (
     explore_negatives,
     explore_pair,
@@ -20,7 +22,7 @@ from rsssl_nb.widgets.explorers import (
     explore_temperature,
     show_negatives,
 )
-from rsssl_nb.widgets.features import explore_saliency
+from rsssl_nb.widgets.features import explore_labels, explore_saliency
 from rsssl_nb.widgets.ground import find_sources, first_window
 from rsssl_nb.widgets.panel import slider
 
@@ -195,6 +197,45 @@ def test_levels_far_from_the_training_are_noted_and_own_numbers_offered(tmp_path
     assert "own" not in box.settings()["controls"]
     box.restore(tmp_path / "seen")
     assert own.value is True
+
+
+def test_an_explorer_opens_with_the_network_of_the_rasters_bands_and_follows_them(tmp_path):
+    scene = make_scene(160, seed=1)
+    for bands in (3, 4):
+        write_raster(tmp_path / f"{bands}.tif", scene.image[:bands], scene.crs, scene.transform, scene.nodata)
+    box = explore_temperature(tmp_path / "3.tif", n=4, size=32)
+    menu, real = box.controls["network"], f"shipped:{shipped_for(3)}"
+    assert [name for name, _ in menu.options] == [real, "random"] and menu.value == real != "shipped:grass-20"
+    assert not box.controls["own"].disabled  # its numbers are of three bands: nothing was adapted
+    box.save(tmp_path / "three")
+    box.source.value = str(tmp_path / "4.tif")
+    assert [name for name, _ in menu.options] == ["shipped:grass-20", "random"] == [menu.label, "random"]
+    menu.label = "random"
+    box.source.value = str(tmp_path / "3.tif")
+    assert [name for name, _ in menu.options] == [real, "random"] and menu.label == "random"
+    box.source.value = str(tmp_path / "4.tif")
+    box.restore(tmp_path / "three")
+    assert menu.label == real and box.source.value.endswith("3.tif") and box.trouble.value == ""
+    kept = json.loads((tmp_path / "three.json").read_text())
+    kept["controls"]["network"] = "shipped:grass-20"
+    (tmp_path / "three.json").write_text(json.dumps(kept))
+    with pytest.raises(InputError, match=f"grass-20 is no choice for this image: choose from {real}, random"):
+        box.restore(tmp_path / "three")
+    assert menu.label == real
+    given = explore_temperature(tmp_path / "3.tif", ["shipped:grass-20"], n=4, size=32)
+    assert [name for name, _ in given.controls["network"].options] == ["random", "shipped:grass-20"]
+
+
+def test_maps_of_labels_are_of_the_networks_of_the_rasters_bands(tmp_path):
+    scene = make_scene(160, seed=1)
+    for bands in (3, 4):
+        write_raster(tmp_path / f"{bands}.tif", scene.image[:bands], scene.crs, scene.transform, scene.nodata)
+    box = explore_labels(tmp_path / "3.tif", window=64)
+    assert box.seen["titles"] == [f"shipped:{shipped_for(3)}", "random"]
+    box.canvas.points = [[70, 70, 0], [90, 90, 1]]
+    bank = box.seen["bank"]
+    box.source.value = str(tmp_path / "4.tif")
+    assert box.seen["titles"] == ["shipped:grass-20", "random"] and box.seen["bank"] is not bank
 
 
 def test_images_of_mixed_bands_are_named_in_groups(tmp_path):

@@ -32,14 +32,14 @@ from ..training.config import Config
 from ..training.folder import checkpoints, read_checkpoint, read_config
 from ..views.geometry import corners, transform_points, view_affine
 from ..views.pairs import two_views
-from ..weights import SHIPPED, weights_path
+from ..weights import SHIPPED, shipped_for, weights_path
 
 # %% ../../nbs/library/mapping/boxes.ipynb #e7c295b9
 def guided_method(run: str | Path) -> tuple[GraSS | Combined, Config]:
     """The GraSS of a pretraining run folder, with its heads, in evaluation mode, and the run's Config.
 
-    `run` may be "shipped:grass-20" (page `weights`). InputError for a run of another method, or one without a
-    checkpoint.
+    `run` may be "shipped:grass-1000" (page `weights`). InputError for a run of another method, or one without
+    a checkpoint.
     """
     if str(run).startswith(SHIPPED):
         return shipped_method(str(run))
@@ -70,7 +70,8 @@ def shipped_method(name: str) -> tuple[GraSS | Combined, Config]:
     encoder = Encoder(meta["encoder"], meta["bands"], meta["width"], meta["stride"])
     method = recorded_method(meta["method"], encoder, meta["options"], meta.get("defaults", 1))
     if not isinstance(getattr(method, "crop", None), GuidedCrop):
-        raise InputError(f"{name} is of {meta['method']}, which chooses no boxes: give shipped:grass-20")
+        there = f"{SHIPPED}{shipped_for(meta['bands'])}"
+        raise InputError(f"{name} is of {meta['method']}, which chooses no boxes: give {there}")
     load_into(method, state)
     method.encoder.meta = {key: meta[key] for key in ("band_names",) if key in meta}
     kept = {key: meta[key] for key in ("method", "encoder", "bands", "width", "stride", "size", "options")}

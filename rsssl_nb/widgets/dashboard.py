@@ -28,7 +28,7 @@ from .networks import find_runs
 
 # %% ../../nbs/explore/dashboard.ipynb #5bef4f5d
 TABS = ("temperature", "pair", "regions", "negatives", "matches", "saliency", "labels")
-SHIPPED_FIRST = ("shipped:grass-20", "random", "shipped:simclr-20", "shipped:false-20", "shipped:glcnet-20")
+SHIPPED_FIRST = ("shipped:grass", "random", "shipped:simclr", "shipped:false", "shipped:glcnet")
 SHEET = files("rsssl_nb.widgets") / "dashboard.css"
 
 
@@ -36,8 +36,9 @@ class Dashboard(W.VBox):
     """All explorers in tabs, on one path and with the same networks to choose from.
 
     `source`: None for the embedded scene, a Scene, array, file, folder or list of files. `networks`: run
-    folders, checkpoints, weights files, "shipped:NAME" or networks; the first one is shown first. `labels`:
-    the label file or folder of the images, whose class names are used. `note`: a sentence beside the path.
+    folders, checkpoints, weights files, "shipped:NAME", "shipped:METHOD" (the one for the image's bands) or
+    networks; the first one is shown first. `labels`: the label file or folder of the images, whose class
+    names are used. `note`: a sentence beside the path.
     `keep`: a JSON file that keeps what is shown, so that a page that is loaded again goes on where it was. An
     explorer is made when its tab is first opened, and then stands in `made`, by name.
     """

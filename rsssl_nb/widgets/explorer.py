@@ -27,7 +27,7 @@ from rsssl_nb.widgets.ground import (
     tell_bands,
     whole_picture,
 )
-from .panel import control, name_tooltip, said_small
+from .panel import control, fit_menus, name_tooltip, said_small
 from .pictures import collected_at_once, fast_png
 from rsssl_nb.widgets.saved import (
     SETTINGS_VERSION,
@@ -81,7 +81,6 @@ class Explorer(W.VBox):
     ):
         super().__init__()
         self.stop = threading.Event()  # tells the look that runs to give up
-        self.parts = []  # all widgets, to be closed
         self.name = name
         self.look = look
         self.draw = draw
@@ -142,7 +141,7 @@ class Explorer(W.VBox):
             self.actions[text] = W.Button(description=text, layout=W.Layout(width="auto"))
             self.actions[text].on_click(lambda _, action=action: self.press(lambda: self.act(action)))
 
-        self.parts = [*self.controls.values(), self.overview, self.source, self.image, self.view]
+        self.parts = [*self.controls.values(), self.overview, self.source, self.image, self.view]  # to close
         self.parts += [self.trouble, self.note, self.busy, self.undo, self.path, self.keep, self.back]
         self.parts += [*self.actions.values(), *([canvas] if canvas else [])]
         for widget in self.parts:
@@ -242,6 +241,8 @@ class Explorer(W.VBox):
         before = self.place() if again and self.window else None
         self.ground = open_ground(self.images[self.image.value], self.labels)
         raster = self.ground.raster
+        with self.silent():
+            fit_menus(self.controls.values(), raster.bands)
         notes = [f"{self.image.value} has changed on disk: read anew"] if again else [self.about_source]
         if self.window:
             whole, note = whole_picture(raster)

@@ -31,9 +31,9 @@ from .explorer import Explorer
 from .ground import Ground, window_corners
 from rsssl_nb.widgets.networks import (
     BESIDE,
+    NetworkMenu,
     fit_any_bands,
     idle_numbers,
-    network_menu,
     open_for,
     own_box,
 )
@@ -102,7 +102,7 @@ def explore_temperature(source=None, networks=BESIDE, n: int = 16, size: int = 6
     controls = dict(
         tau=slider(0.02, 2.0, 0.02, 0.5),
         anchor=(0, 2 * n - 1),
-        network=network_menu(networks),
+        network=NetworkMenu(networks),
         batch=(0, 20),
         own=own_box(),
     )
@@ -349,7 +349,7 @@ def explore_regions(source=None, networks=BESIDE, window: int = 256, labels=None
     controls = dict(
         threshold=slider(0.0, 0.99, 0.01, 0.5),
         sign=[("what raises the loss", 1), ("what lowers the loss", -1)],
-        network=network_menu(networks),
+        network=NetworkMenu(networks),
         own=own_box(),
     )
     options = dict(window=window, shapes=region_shapes, idle=idle_here, real=fit_any_bands(networks))
@@ -474,7 +474,7 @@ def explore_negatives(source=None, networks=BESIDE, n: int = 16, size: int = 64,
         alpha=slider(0.0, 1.0, 0.05, 0.9),
         threshold=slider(-1.0, 1.0, 0.05, 0.9),
         rule=list(RULES),
-        network=network_menu(networks),
+        network=NetworkMenu(networks),
         batch=(0, 20),
         own=own_box(),
     )

@@ -46,8 +46,10 @@ from .explorers import STILL, idle_here
 from .ground import Ground, window_corners
 from rsssl_nb.widgets.networks import (
     BESIDE,
+    NetworkMenu,
     embedded_rows,
     fit_any_bands,
+    for_bands,
     idle_numbers,
     network_menu,
     open_for,
@@ -168,7 +170,7 @@ def explore_matches(source=None, networks=BESIDE, window: int = 256) -> Explorer
 
     controls = dict(
         around=[("a point", 0), ("a window of 16 pixels", 16), ("a window of 48 pixels", 48)],
-        network=network_menu(networks),
+        network=NetworkMenu(networks),
         view=(0, 20),
         own=own_box(),
     )
@@ -300,7 +302,7 @@ def explore_saliency(source=None, networks=BESIDE, window: int = 256, labels=Non
         layer=list(LAYERS[::-1]),
         about=ABOUT,
         klass=(0, 19),
-        network=network_menu(networks),
+        network=NetworkMenu(networks),
         opacity=(0.0, 1.0, 0.05),
         bands=SHOWN,
         own=own_box(),
@@ -389,7 +391,7 @@ def explore_labels(
     colors = list(colors or (palette(len(names)) if classes else COLORS))
     menu = network_menu(networks)
     best = max((i for i, (_, network) in enumerate(menu) if network != "random"), default=0)
-    banks = {}, {}  # features of points: by the training's numbers, by the image's own
+    banks = {}  # features of points: by whose numbers, and by bands, since networks differ with them
     canvas = boxes(
         None,
         most=500,
@@ -399,7 +401,10 @@ def explore_labels(
     )
 
     def look(ground, place, own):
-        return dict(see_dense(ground, place, [network for _, network in menu], own), bank=banks[own])
+        bands = ground.raster.bands
+        titles = [for_bands(title, bands) for title, _ in menu]
+        found = see_dense(ground, place, [network for _, network in menu], own)
+        return dict(found, bank=banks.setdefault((own, bands), {}), titles=titles)
 
     def draw(seen, points, click, lam):
         canvas.kind = click
@@ -409,7 +414,7 @@ def explore_labels(
                 "give as many classes as when it was saved"
             )
         maps = label_maps(seen, points, len(names), 10.0**lam, seen["bank"])
-        return show_label_maps(seen, maps, names, colors, [title for title, _ in menu])
+        return show_label_maps(seen, maps, names, colors, seen["titles"])
 
     def shapes(explorer):
         raster = explorer.ground.raster
