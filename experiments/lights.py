@@ -8,13 +8,15 @@ taken in (`data.mosaics.lit`: a gain a band and a slope of brightness; strengths
 the same for all arms). Arms: `boosting` of the pixel's three bands; `fresh`, a network that begins untrained;
 `simclr`, the shipped network of 1 000 steps, trained on; both with `-strong`, taught under the colours of
 SimCLR's views in place of mild ones; and with `-kept` an encoder that stays as it is, below a decoder that
-learns: untrained (`fresh`), SimCLR's and the four methods'. One row an arm, light and seed in
+learns: untrained (`fresh`), SimCLR's and the four methods'. With `-standard` every image is first brought to
+one mean and deviation a band, in learning as in mapping. One row an arm, light and seed in
 results/lights.json: mean IoU over the two parts and all draws, and the IoU of each class.
 """
 
 import argparse
 import json
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -41,6 +43,8 @@ ARMS = {  # name: what it begins with, mode, colours of the fine-tuning (None: i
     "simclr": ("shipped:simclr-1000", "full", None),
     "simclr-strong": ("shipped:simclr-1000", "full", Colour()),
     "fresh-kept": ("random", "frozen", None),
+    "fresh-standard": ("random", "full", None),
+    "simclr-kept-standard": ("shipped:simclr-1000", "frozen", None),
     **{
         f"{m}-kept": (f"shipped:{m}-1000", "frozen", None)
         for m in ("simclr", "glcnet", "false", "grass", "ssccl")
@@ -59,16 +63,24 @@ def boosted(scenes):
     return lambda image: made.predict(image.reshape(3, -1).T).reshape(image.shape[1:])
 
 
+def standard(image):
+    "An image (3, H, W) brought to a mean of 128 and a deviation of 45 a band."
+    each = image.astype(np.float32)
+    mean, std = (getattr(each, of)((1, 2), keepdims=True) for of in ("mean", "std"))
+    return (128 + 45 * (each - mean) / std.clip(1)).round().clip(1, 255).astype(np.uint8)
+
+
 def mapper(arm, taught, seed):
-    "What draws the map of an image, learnt from scenes by an arm."
+    "What draws the map of an image, learnt from windows of scenes by an arm."
     start, mode, colours = ARMS[arm]
+    ready = standard if arm.endswith("-standard") else lambda image: image
     if start is None:
         return boosted(taught)
     strong = mock.patch.object(crops, "Colour", lambda *_, **__: colours) if colours else nullcontext()
     how = dict(steps=STEPS, batch=8, size=SIZE, width=16, seed=seed, mode=mode, progress=False, device="cpu")
     with strong:
         model, _ = finetune(start, taught, [s.labels for s in taught], **how)
-    return lambda image: segment(model, image, size=SIZE)
+    return lambda image: segment(model, ready(image), size=SIZE)
 
 
 def days(scene, part, light):
@@ -107,7 +119,10 @@ def main():
         for arm in asked.arms:
             if any((r["arm"], r["seed"]) == (arm, seed) for r in rows):
                 continue
-            draw = mapper(arm, taught, seed)
+            few = (
+                [replace(s, image=standard(s.image)) for s in taught] if arm.endswith("-standard") else taught
+            )
+            draw = mapper(arm, few, seed)
             rows += [row_of(arm, light, seed, draw, scenes[2:]) for light in LIGHTS]
             write_aside(
                 OUT, lambda path: path.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")
