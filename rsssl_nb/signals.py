@@ -85,7 +85,7 @@ def sigterm_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
 
 
-AGAIN = "with nothing half-written: to go on, give the same command again"
+AGAIN = "with nothing half-written: give the same command again"
 
 # %% ../nbs/library/signals.ipynb #51a0f009
 def ignore_interrupts(_worker: int = 0) -> None:

@@ -307,8 +307,10 @@ def embed(run, images, out, size, alpha, allow_remote, own_numbers, basis, vecto
 )
 @seed
 def boxes(run, images, out, size, alpha, allow_remote, own_numbers, **kw):
-    """Draw the boxes that the GraSS of RUN cuts in the rasters IN, as GeoJSON in map coordinates; of several
-    IN, one file each into the folder OUT.
+    """GraSS's regions as GeoJSON: what RUN cuts in IN.
+
+    RUN is a run of GraSS or shipped:grass-1000; the boxes that its gradient chooses in the rasters IN are
+    written in map coordinates, of several IN one file each into the folder OUT.
     """
     from rsssl_nb.data.joined import of_bands
     from rsssl_nb.mapping.boxes import draw_boxes, guided_method

@@ -51,7 +51,8 @@ def training(command):
             "--steps",
             type=COUNT,
             metavar="N",
-            help="Length of the run in steps; --epochs is another way to say it.",
+            help="Length of the run in steps; --epochs is another way to say it. [default: fine-tuning 1500; "
+            "pretraining by its images, said before the first step]",
         ),
         click.option(
             "--epochs", type=COUNT, metavar="N", help="Length of the run in passes over its windows."

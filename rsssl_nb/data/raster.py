@@ -270,7 +270,7 @@ def alpha_band(file, path: str | os.PathLike, alpha: str) -> int | None:
         return tagged
     warnings.warn(
         f"{path}: band {tagged} is tagged alpha but holds many values, so it is read as data "
-        '(alpha="mask" makes it a mask)',
+        '(--alpha mask, or alpha="mask", makes it a mask)',
         Note,
         stacklevel=4,
     )
