@@ -7,13 +7,15 @@
 
 A page fails when a cell raises, when anything is left on stderr, or when an exercise's folded solution
 does not pass
-its own check (or an unfilled stub does).
+its own check (or an unfilled stub does). Cells whose saved outputs say something else than this run are named
+(modules, rows or weights changed below them, or the machine did): they are worth a refresh, and no fault.
 """
 
 import argparse
 import hashlib
 import json
 import os
+import re
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -72,9 +74,16 @@ def tidy(outputs):
     return [o for o in shown if o.get("data", None) != {"text/plain": ""}]
 
 
+def said(outputs):
+    "What outputs say in words, without times, megabytes and addresses, which differ at every run."
+    texts = (o.get("text") or o.get("data", {}).get("text/plain", "") for o in outputs)
+    return re.sub(r"0x[0-9a-f]+|[\d.]+ ?(?:s|ms|min|minutes|seconds|MB)\b", "", "".join(texts))
+
+
 def run_page(path, refresh=False, flags=frozenset()):
-    "Runs one page; gives {page, seconds, slowest cell, MB at most, error, stderr}."
+    "Runs one page; gives {page, seconds, slowest cell, MB at most, error, stderr, cells that say otherwise}."
     nb, started, error, stderr, slowest = nbformat.read(path, 4), time.time(), "", [], (0, 0)
+    saved = {i: said(c.outputs) for i, c in enumerate(nb.cells) if c.cell_type == "code"}
     plan = list(replay(nb.cells))
     work = nbformat.v4.new_notebook(
         cells=[c for _, c in plan], metadata={"kernelspec": {"name": "python3", "display_name": "python3"}}
@@ -138,6 +147,7 @@ def run_page(path, refresh=False, flags=frozenset()):
         memory=memory,
         error=error,
         stderr="".join(stderr),
+        moved=[i for i, outputs in results.items() if said(outputs) != saved[i]],
     )
 
 
@@ -176,6 +186,9 @@ def main():
         (ROOT / "runs" / "pages.json").write_text(
             json.dumps(dict(seconds=round(time.time() - started, 1), pages=rows), indent=1)
         )
+    for row in rows:
+        if row["moved"]:
+            print(f"saved outputs say otherwise: {row['page']}, cells {', '.join(map(str, row['moved']))}")
     there = [p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts]
     print(
         f"{len(rows)} pages ran of {len(there)} notebooks under nbs/, {len(bad)} failed, "
