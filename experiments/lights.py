@@ -76,6 +76,7 @@ def mapper(arm, taught, seed):
     ready = standard if arm.endswith("-standard") else lambda image: image
     if start is None:
         return boosted(taught)
+    taught = [replace(scene, image=ready(scene.image)) for scene in taught]
     strong = mock.patch.object(crops, "Colour", lambda *_, **__: colours) if colours else nullcontext()
     how = dict(steps=STEPS, batch=8, size=SIZE, width=16, seed=seed, mode=mode, progress=False, device="cpu")
     with strong:
@@ -119,10 +120,7 @@ def main():
         for arm in asked.arms:
             if any((r["arm"], r["seed"]) == (arm, seed) for r in rows):
                 continue
-            few = (
-                [replace(s, image=standard(s.image)) for s in taught] if arm.endswith("-standard") else taught
-            )
-            draw = mapper(arm, few, seed)
+            draw = mapper(arm, taught, seed)
             rows += [row_of(arm, light, seed, draw, scenes[2:]) for light in LIGHTS]
             write_aside(
                 OUT, lambda path: path.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")

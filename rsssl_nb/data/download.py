@@ -58,11 +58,12 @@ def resuming(part: Path, most: int, progress: bool = True) -> Callable:
 
 
 def fetch_file(
-    url: str, folder: str | os.PathLike, known_hash: str, most: int = 8 * 2**30, progress: bool = True
+    url: str, folder: str | os.PathLike, known_hash: str | None, most: int = 8 * 2**30, progress: bool = True
 ) -> Path:
     """The file at a URL in a folder, fetched once, continued when it broke off, and checked; its path.
 
-    `known_hash` is "sha256:..." or "md5:...". InputError when it cannot be had.
+    `known_hash` is "sha256:..." or "md5:..."; None where the caller checks it. InputError when it cannot be
+    had.
     """
     try:
         import pooch
