@@ -29,7 +29,8 @@ from rsssl_nb.methods.placebos import (
     instead,
 )
 from rsssl_nb.methods.simclr import SimCLR
-from rsssl_nb.methods.ssccl import SSCCL, OverlapBranch
+from rsssl_nb.methods.ssccl import SSCCL, OverlapBranch, point_nce
+from rsssl_nb.objectives.regions import sample_points
 from rsssl_nb.objectives.similarity import negatives
 from rsssl_nb.views.appearance import Colour
 from rsssl_nb.views.pairs import Plan
@@ -132,9 +133,12 @@ def object_sets(part):
     return ImageSet(made.images, labels, names), ImageSet(np.stack(cuts), labels, names)
 
 
-def arrangement_mosaics():
-    plan = MosaicPlan(parcels=9, shape="blocks", siblings=4)
-    return make_mosaics(rsscn7("train"), 2048, 96, plan)
+ARRANGED = MosaicPlan(parcels=4, shape="blocks", siblings=4)  # of 48 px, a good half of an image each
+
+
+def arrangement_mosaics(plan=ARRANGED, seed=0, part="train", n=2048):
+    "The mosaics of the world `arrangement`: of images that are reduced to 64 px."
+    return make_mosaics(rsscn7(part, 64), n, 96, plan, seed)
 
 
 # judges
@@ -144,6 +148,14 @@ def arrangement_mosaics():
 def scene_and_mosaics(size=128):
     "The judges of RSSCN7's images, reduced to so many pixels; at 256 they are as they are."
     return standard_judges(imagery() / "rsscn7", size)
+
+
+@cache
+def arranged_judge():
+    "The pixel judge of the world `arrangement`: mosaics of its own form, without siblings."
+    alone = replace(ARRANGED, siblings=1)
+    made = [arrangement_mosaics(alone, k, part, 256) for k, part in enumerate(("train", "judge"), 1)]
+    return PixelJudge(*made, made[0].classes, (64,))
 
 
 @cache
@@ -263,19 +275,23 @@ class GraSSTold(LabelOracle, GraSS):
         return super().step(pair, at)
 
 
-def same_class(labels, wanted, true, at, margin=0.5, tries=64):
-    """Points (B, n, 2) of a view whose label is `wanted` (B, n): the first of `tries` random ones an image.
+def by_class(a, b, kinds_a, kinds_b, at, most=1024):
+    """Vectors (k, n, d) of two views: a row a class, about `most` in all, drawn with replacement.
 
-    `labels` (B, h, w) of that view; where none has the class, the `true` points. `margin` px from the edge.
+    `a`, `b` (m, d) of classes `kinds_a`, `kinds_b` (m,), from all images of a batch; classes that both views
+    show. In the place of (images, points, d) they tell a loss that any two places of a class match, and those
+    of other classes are strangers.
     """
-    B, h, w = labels.shape
-    room = torch.tensor([w - 2 * margin, h - 2 * margin], device=labels.device)
-    drawn = uniform(at, B, tries, 2, device=labels.device) * room + margin
-    found = labels.flatten(1).gather(1, drawn[..., 1].long() * w + drawn[..., 0].long())
-    fits = found[:, None] == wanted[..., None]
-    first = fits.float().argmax(2)
-    chosen = drawn.gather(1, first[..., None].expand(-1, -1, 2))
-    return torch.where(fits.any(2)[..., None], chosen, true)
+    both = [k for k in kinds_a.unique().tolist() if k != 255 and (kinds_b == k).any()]
+    n = max(1, most // max(1, len(both)))
+
+    def drawn(vectors, kinds):
+        owned = [(kinds == k).nonzero()[:, 0] for k in both]
+        return torch.stack(
+            [vectors[own[torch.randint(len(own), (n,), generator=at.generator)]] for own in owned]
+        )
+
+    return drawn(a, kinds_a), drawn(b, kinds_b)
 
 
 def labels_at(labels, points):
@@ -286,25 +302,18 @@ def labels_at(labels, points):
 
 
 class ClassOverlap(OverlapBranch):
-    "Points matched with any place of the same class in the other view; `labels` (2B, h, w) of the views."
+    "The same points and loss, with classes in the place of images; `labels` (2B, h, w) of the views."
 
     labels = None
 
-    def match(self, pair, at):
-        a, b = super().match(pair, at)
-        seen_a, seen_b = self.labels.chunk(2)
-        return a, same_class(seen_b, labels_at(seen_a, a), b, at)
-
-
-class ClassWindows(MatchedWindows):
-    "Windows matched with any place of the class at their centre; `labels` (2B, h, w) of the views."
-
-    labels = None
-
-    def match(self, pair, window, at):
-        a, b, valid = super().match(pair, window, at)
-        seen_a, seen_b = self.labels.chunk(2)
-        return a, same_class(seen_b, labels_at(seen_a, a), b, at, margin=window / 2), valid
+    def __call__(self, pair, online, target, predict, at):
+        _, _, trace = super().__call__(pair, online.detach(), target, predict, at)
+        points = torch.cat([trace["points_a"], trace["points_b"]])
+        kinds = labels_at(self.labels, points).chunk(2)
+        own = sample_points(online, points, pair.size).chunk(2)
+        a, b = by_class(*(v.flatten(0, 1) for v in own), *(k.flatten() for k in kinds), at)
+        cells = point_nce(a, b, self.tau).mean()
+        return cells, 0 * cells, trace
 
 
 class SSCCLClass(LabelOracle, SSCCL):
@@ -317,14 +326,30 @@ class SSCCLClass(LabelOracle, SSCCL):
         return super().step(pair, at)
 
 
+class ClassWindows(MatchedWindows):
+    "Windows matched as ever, which note the class at their centres; `labels` (2B, h, w) of the views."
+
+    labels, kinds = None, None
+
+    def match(self, pair, window, at):
+        a, b, valid = super().match(pair, window, at)
+        self.kinds = labels_at(self.labels, torch.cat([a, b])).masked_fill(~valid.repeat(2, 1), 255)
+        return a, b, valid
+
+
 class GLCNetClass(LabelOracle, GLCNet):
-    "GLCNet told by labels: the ceiling of its world."
+    "GLCNet told by labels: the same windows and the same loss, with classes in the place of images."
 
     windows_kind = ClassWindows
 
     def step(self, pair, at=At()):
         self.windows.labels = self.seen(pair)
         return super().step(pair, at)
+
+    def compare(self, la, lb, valid, at):
+        kinds = (k.flatten() for k in self.windows.kinds.chunk(2))
+        a, b = by_class(la.flatten(0, 1), lb.flatten(0, 1), *kinds, at, valid.numel())
+        return super().compare(a, b, torch.ones(a.shape[:2], dtype=torch.bool), at)
 
 
 class GraSSElsewhere(GraSSTold):
@@ -363,7 +388,7 @@ WORLDS = {
     "rsscn7": World(rsscn7_pool, 64, 1500, VIEWS, "judges.json"),
     "dubai": World(dubai_pool, 64, 2160, VIEWS, "judges.json"),
     "object": World(object_pool, 96, 1000, OBJECT_VIEWS, "controls.json", protocol=3),
-    "arrangement": World(arrangement_pool, 64, 1000, VIEWS, "controls.json", min_iou=0.1),
+    "arrangement": World(arrangement_pool, 64, 1000, VIEWS, "controls.json", min_iou=0.1, protocol=3),
 }
 TABLE = ("scene", "mosaic", "hypercolumn", "finetune-60", "finetune")
 INFONCE = dict(objective="infonce", head_norm=False)  # one head for all arms here
@@ -387,14 +412,14 @@ ARMS = [
     Arm("grass-random", "object", GraSSRandom, ("object",), ("boxes",)),
     Arm("grass-told", "object", partial(GraSSTold, warmup=0.0), ("object",), ("boxes",)),
     Arm("grass-elsewhere", "object", partial(GraSSElsewhere, warmup=0.0), ("object",), ("boxes",)),
-    Arm("simclr", "arrangement", SimCLR, ("mosaic",)),
-    Arm("ssccl", "arrangement", partial(SSCCL, **INFONCE), ("mosaic",)),
-    Arm("ssccl-shuffled", "arrangement", partial(SSCCLShuffled, **INFONCE), ("mosaic",)),
-    Arm("ssccl-class", "arrangement", partial(SSCCLClass, **INFONCE), ("mosaic",)),
-    Arm("glcnet", "arrangement", GLCNet, ("mosaic",)),
-    Arm("glcnet-unmatched", "arrangement", GLCNetUnmatched, ("mosaic",)),
-    Arm("glcnet-class", "arrangement", GLCNetClass, ("mosaic",)),
-    Arm("random", "arrangement", None, ("mosaic",)),
+    Arm("simclr", "arrangement", SimCLR, ("arranged",)),
+    Arm("ssccl", "arrangement", partial(SSCCL, **INFONCE), ("arranged",)),
+    Arm("ssccl-shuffled", "arrangement", partial(SSCCLShuffled, **INFONCE), ("arranged",)),
+    Arm("ssccl-class", "arrangement", partial(SSCCLClass, **INFONCE), ("arranged",)),
+    Arm("glcnet", "arrangement", GLCNet, ("arranged",)),
+    Arm("glcnet-unmatched", "arrangement", GLCNetUnmatched, ("arranged",)),
+    Arm("glcnet-class", "arrangement", GLCNetClass, ("arranged",)),
+    Arm("random", "arrangement", None, ("arranged",)),
 ]
 
 
@@ -405,6 +430,7 @@ JUDGES = {  # name in an arm: what gives its judges
     "mosaic-256": lambda: scene_and_mosaics(256)[1:],
     "hypercolumn": lambda: [dubai_judge()],
     "object": object_judges,
+    "arranged": lambda: [arranged_judge()],
 }
 
 

@@ -138,10 +138,9 @@ def parcels_pool(parcels):
 
 
 def arranged_pool(share):
-    "Mosaics of nine blocks; in a `share` of the families siblings hold one content in other places."
-    plan = MosaicPlan(parcels=9, shape="blocks", siblings=4)
-    same = make_mosaics(rsscn7("train"), 2048, 96, plan)
-    other = make_mosaics(rsscn7("train"), 2048, 96, replace(plan, siblings=1), seed=7)
+    "The mosaics of `arrangement`; in a `share` of the families siblings hold one content in other places."
+    same = controls.arrangement_mosaics()
+    other = controls.arrangement_mosaics(replace(controls.ARRANGED, siblings=1), seed=7)
     told = round(share * 512) * 4
     for name in ("images", "labels"):
         getattr(same, name)[told:] = getattr(other, name)[told:]
@@ -203,7 +202,7 @@ def arrangement_arms():
     for share in (0.0, 0.5):
         for method, cls in kinds.items():
             make, world = partial(cls, **judges_options(method)), f"arranged-{share}"
-            arms.append(dial(method, "arrangement", share, role(method), world, make, ("mosaic",)))
+            arms.append(dial(method, "arrangement", share, role(method), world, make, ("arranged",)))
     return arms
 
 

@@ -1316,6 +1316,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'rsssl_nb.methods.glcnet': { 'rsssl_nb.methods.glcnet.GLCNet': ('course/glcnet.html#glcnet', 'rsssl_nb/methods/glcnet.py'),
                                          'rsssl_nb.methods.glcnet.GLCNet.__init__': ( 'course/glcnet.html#glcnet.__init__',
                                                                                       'rsssl_nb/methods/glcnet.py'),
+                                         'rsssl_nb.methods.glcnet.GLCNet.compare': ( 'course/glcnet.html#glcnet.compare',
+                                                                                     'rsssl_nb/methods/glcnet.py'),
                                          'rsssl_nb.methods.glcnet.GLCNet.drop': ( 'course/glcnet.html#glcnet.drop',
                                                                                   'rsssl_nb/methods/glcnet.py'),
                                          'rsssl_nb.methods.glcnet.GLCNet.fits': ( 'course/glcnet.html#glcnet.fits',

@@ -113,17 +113,28 @@ def test_grounds_of_the_world_object_differ_in_their_light_alone(imagery, monkey
     assert len(whole.classes) == 6 and (np.bincount(whole.labels) >= 60).all()
 
 
-def test_places_of_the_same_class():
+def test_labels_at_points():
     labels = torch.zeros(2, 30, 30, dtype=torch.long)
     labels[0, :, 15:] = 1
-    points = torch.tensor([[[3.0, 3.0], [20.0, 5.0]], [[8.0, 8.0], [9.0, 9.0]]])
-    wanted = controls.labels_at(labels, points)
-    assert wanted.tolist() == [[0, 1], [0, 0]]
-    found = controls.same_class(labels, wanted, points, at(), margin=2)
-    assert torch.equal(controls.labels_at(labels, found), wanted) and (found != points).any()
-    assert ((found >= 2) & (found <= 28)).all()
-    absent = torch.full_like(wanted, 5)
-    assert torch.equal(controls.same_class(labels, absent, points, at()), points)
+    points = torch.tensor([[[3.0, 3.0], [20.0, 5.0]], [[8.0, 8.0], [29.9, 9.0]]])
+    assert controls.labels_at(labels, points).tolist() == [[0, 1], [0, 0]]
+
+
+def test_vectors_are_regrouped_by_the_classes_that_both_views_show():
+    kinds_a, kinds_b = torch.tensor([0, 0, 2, 5, 255]), torch.tensor([2, 2, 0, 4, 255])
+    a, b = controls.by_class(kinds_a[:, None], kinds_b[:, None], kinds_a, kinds_b, at(), most=8)
+    assert a.tolist() == b.tolist() == [[[0]] * 4, [[2]] * 4]  # a row a class: 5, 4 and 255 are left out
+    own = torch.arange(64.0)[:, None]
+    drawn, _ = controls.by_class(own, own, torch.zeros(64), torch.zeros(64), at(), most=1000)
+    assert len(set(drawn.flatten().tolist())) > 60  # from all images of the batch
+
+
+def test_ceilings_know_no_stranger_of_a_class():
+    one, gone = torch.nn.functional.one_hot(torch.arange(3), 8).float(), at()
+    vectors = one.repeat_interleave(20, 0)
+    a, b = controls.by_class(vectors, vectors, *[torch.arange(3).repeat_interleave(20)] * 2, gone)
+    apart = controls.point_nce(a, b, 0.01)
+    assert float(apart.max()) < 1e-6  # every point of a class is a match and none a stranger
 
 
 @pytest.mark.parametrize("arm", [a for a in ARMS if a.make], ids=lambda a: f"{a.world}-{a.name}")

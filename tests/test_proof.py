@@ -82,9 +82,9 @@ def test_a_partly_told_box_lies_on_the_object_in_its_share_of_the_views():
 def test_arrangement_is_shared_by_the_asked_share_of_families(monkeypatch):
     rng = np.random.default_rng(0)
     textures = ImageSet(
-        rng.integers(0, 256, (56, 3, 96, 96), dtype=np.uint8), np.arange(56) % 7, tuple("abcdefg")
+        rng.integers(0, 256, (56, 3, 64, 64), dtype=np.uint8), np.arange(56) % 7, tuple("abcdefg")
     )
-    monkeypatch.setattr(proof, "rsscn7", lambda part: textures)
+    monkeypatch.setattr(proof.controls, "rsscn7", lambda part, size: textures)
     half = proof.arranged_pool(0.5)
     content = np.sort(half.images.reshape(512, 4, -1), axis=-1)
     same = (content == content[:, :1]).all((1, 2))

@@ -222,6 +222,11 @@ class GLCNet(Method):
         kept = [uniform(at, *v.shape, device=x.device) >= self.dropout for v in x.chunk(2)]
         return x * torch.cat(kept) / (1 - self.dropout)
 
+    def compare(self, la: torch.Tensor, lb: torch.Tensor, valid: torch.Tensor, at: At) -> torch.Tensor:
+        "The windows' loss, over all processes, of their embeddings (B, n, dim) and which count (B, n)."
+        every_la, every_lb, counted = gathered(at, la, lb, valid)
+        return window_nce(every_la, every_lb, counted, self.tau, self.denominator, self.same_image)
+
     def step(self, pair: Pair, at: At = At()) -> Step:
         self.fits(pair.size)
         features = self.encoder(torch.cat([pair.a, pair.b]))
@@ -234,8 +239,7 @@ class GLCNet(Method):
         decoded = self.decoder(context, features.low, features.low.shape[2:])
         means = window_mean(decoded, torch.cat([boxes_a, boxes_b]), pair.size)
         la, lb = self.head_local(means).chunk(2)
-        every_la, every_lb, counted = gathered(at, la, lb, valid)
-        local = window_nce(every_la, every_lb, counted, self.tau, self.denominator, self.same_image)
+        local = self.compare(la, lb, valid, at)
         trace = dict(za=za, zb=zb, boxes_a=boxes_a, boxes_b=boxes_b, valid=valid, skipped=(~valid).sum())
         trace |= dict(local_a=la, local_b=lb)
         return Step.of({"global": self.lam * whole, "local": (1 - self.lam) * local}, trace)
