@@ -4,7 +4,8 @@
     RSSSL_DATA=... python experiments/tuning.py OUT --part losses
 
 `defaults`: each arm fine-tunes a fresh network of width 16 on the same windows of Dubai, with
-nothing said of its length: 50 epochs at commit 6b65888 (a checkout of it in CHECKOUT), 1 500 steps today.
+nothing said of its length: 50 epochs at commit 6b65888 (a checkout of it in CHECKOUT), 1 500 steps today;
+a third arm trains today's for as many steps as the old default.
 `losses`: class weights, label smoothing, dice and BatchNorm's two modes, 400 steps each, on a tenth of
 Dubai's windows, and on half a tile of Potsdam (8 windows of 64 pixels and four bands), judged on the other.
 Dubai is judged on its validation scene, stitched from its parts; today's code draws every map.
@@ -36,6 +37,7 @@ from rsssl_nb.training.labelled import choose
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = 400  # of a run that compares losses
+LONG = "new, as many steps as old"
 SIDE = 64  # of a window on Potsdam's tile
 # name: (what it starts from, options of the command)
 LOSSES = {
@@ -149,17 +151,22 @@ def old_steps(windows: int, batch: int = 16, epochs: int = 50) -> int:
 def defaults(asked, dubai: Path, rows: Rows):
     "Old and new defaults on the same windows, one row each; yields after every row."
     image, truth = stitch(dubai, 2, asked.out)
-    arms = dict(old=asked.old, new=ROOT) if asked.old else dict(new=ROOT)
-    for fraction, seed, (arm, root) in product(asked.fractions, range(asked.seeds), arms.items()):
+    roots = dict(old=asked.old) if asked.old else {}
+    for fraction, seed, arm in product(asked.fractions, range(asked.seeds), asked.arms):
+        root = roots.get(arm, ROOT)
+        if arm == "old" and not asked.old:
+            continue
         job = dict(arm=arm, data="dubai", px=asked.px, fraction=fraction, seed=seed)
         if rows.holds(job):
             continue
         subset, windows = dubai_windows(dubai, asked.out, asked.px, fraction, seed)
         folder = asked.out / f"defaults-{arm}-{asked.px}-{fraction}-{seed}"
         how = ["--subset", subset, "--size", asked.px, "--width", 16, "--seed", seed]
+        steps = 1500 if arm == "new" else old_steps(windows)
+        if arm == LONG:
+            how += ["--steps", steps]
         minutes = tuned(folder, "random", dubai / "train/images", dubai / "train/labels", how, root)
         found = judged(folder, image, truth, dubai / "classes.json")
-        steps = 1500 if arm == "new" else old_steps(windows)
         told = dict(steps=steps, minutes=round(minutes, 2), windows=windows, width=16)
         told |= dict(precision=precision_of(folder), commit=commit_of(root), judged_on="dubai tile 2")
         rows.keep(job | found | told)
@@ -214,6 +221,7 @@ def main():
     parser.add_argument("--part", choices=("defaults", "losses"), required=True)
     parser.add_argument("--old", type=lambda path: Path(path).resolve(), help="a checkout of commit 6b65888")
     parser.add_argument("--fractions", type=float, nargs="+", default=[0.01, 0.1])
+    parser.add_argument("--arms", nargs="+", choices=("old", "new", LONG), default=["old", "new"])
     parser.add_argument("--data", nargs="+", choices=("potsdam", "dubai"), default=["potsdam", "dubai"])
     parser.add_argument("--px", type=int, choices=(128, 256), default=128)
     parser.add_argument("--seeds", type=int, default=3)
