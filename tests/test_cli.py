@@ -593,15 +593,6 @@ def test_a_forecast_on_a_gpu_names_no_hour():
     assert not list(notes_on(long, 2.0, "cuda"))
 
 
-def test_many_labels_read_a_few_times_are_worth_a_note():
-    from rsssl_nb.cli.training import notes_on
-    from rsssl_nb.training.config import TuneConfig
-
-    many, few = (list(notes_on(TuneConfig(windows=n, batch=16), None)) for n in (4608, 461))
-    assert [note for note in many if "5.2 times each" in note and "--epochs 40" in note]
-    assert not few
-
-
 def test_workers_are_auto_or_a_number(job, tmp_path):
     refused("pretrain", job / "image/s1.tif", "--out", tmp_path / "x", "--workers", "many", says="use auto")
 

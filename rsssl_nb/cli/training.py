@@ -168,7 +168,6 @@ def announce(config, seconds, device="cpu", start=None, everything=False):
         say(f"Note: {note}", err=True)
 
 
-PASSES = 10  # fewer readings of each labelled window are worth a Note (results/README.md)
 UNUSUAL = 4.5  # a learning rate this many times the usual one, or less than its part, is worth a Note
 
 
@@ -194,11 +193,6 @@ def notes_on(config, seconds, device="cpu"):
         )
     if tuning and config.windows < 4:
         yield f"{config.windows} labelled windows show little of any class: choose a larger --fraction"
-    if tuning and (passes := config.total / config.steps) < PASSES and config.total >= few:
-        yield (
-            f"{config.total} steps read {config.windows} windows {passes:.2g} times each: so many labels "
-            f"repay a longer training, try --epochs {4 * PASSES}"
-        )
     if not tuning and not (usual := usual_rate(config)) / UNUSUAL <= config.lr <= usual * UNUSUAL:
         update = config.images * config.accumulate
         yield (
