@@ -1,4 +1,4 @@
-"""Every table and figure of the proof's rows, from the files of results/ alone: `make evidence-cpu`.
+"""Every table and figure of the proof's rows, and fine-tuning's, from results/ alone: `make evidence-cpu`.
 
     python experiments/report.py [RESULTS]
 
@@ -6,9 +6,11 @@ Tables go between their marks in RESULTS/README.md, the figures are RESULTS/evid
 judges) and RESULTS/when-it-helps.png (gain against dose). Any subset of the rows is drawn, also none.
 """
 
+import json
 import sys
 from pathlib import Path
 
+import numpy as np
 from trials import ROOT
 
 from rsssl_nb.evaluation.doses import (
@@ -48,7 +50,37 @@ def tables_of(results):
         tables[f"proof-{world}"] = as_table(mine) or "pending"
     tables["proof-hours"] = hours_sentence(cpu, dials)
     tables["proof-doses"] = "\n".join(f"- {dose_sentence(dials, controls, dial)}" for dial in DIALS)
-    return tables
+    return tables | tuning_tables(results)
+
+
+def tuning_tables(results):
+    "What fine-tuning's default and the options of its loss are worth, as Markdown; of `tuning.py`."
+    found = {}
+    for part, key in (("defaults", "fraction"), ("losses", "data")):
+        path = Path(results) / f"finetune-{part}.json"
+        rows = json.loads(path.read_text()) if path.exists() else []
+        columns = sorted({row[key] for row in rows})
+        lines = [
+            ["mean IoU", *(f"{c:.0%} of the labels" if part == "defaults" else c.title() for c in columns)]
+        ]
+        lines.append(["---"] * len(lines[0]))
+        for arm in dict.fromkeys(row["arm"] for row in rows):
+            cells = [[r for r in rows if r["arm"] == arm and r[key] == c] for c in columns]
+            lines.append([arm, *(seeds_in_words(cell, part == "defaults") for cell in cells)])
+        found[f"tuning-{part}"] = (
+            "\n".join(f"| {' | '.join(line)} |" for line in lines) if rows else "pending"
+        )
+    return found
+
+
+def seeds_in_words(rows, steps=False):
+    "A cell: each seed's mean IoU over its parts, and their mean where there are several; - without rows."
+    if not rows:
+        return "-"
+    seeds = [np.mean([r["miou"] for r in rows if r["seed"] == s]) for s in sorted({r["seed"] for r in rows})]
+    each = ", ".join(f"{v:.3f}" for v in seeds)
+    told = f"**{np.mean(seeds):.3f}** ({each})" if len(seeds) > 1 else f"{each} (one seed)"
+    return f"{told}, {rows[0]['steps']} steps" if steps else told
 
 
 def hours_sentence(*files):
