@@ -130,9 +130,9 @@ def test_vectors_are_regrouped_by_the_classes_that_both_views_show():
 
 
 def test_ceilings_know_no_stranger_of_a_class():
-    one, gone = torch.nn.functional.one_hot(torch.arange(3), 8).float(), at()
-    vectors = one.repeat_interleave(20, 0)
-    a, b = controls.by_class(vectors, vectors, *[torch.arange(3).repeat_interleave(20)] * 2, gone)
+    kinds = torch.arange(3).repeat_interleave(20)
+    vectors = torch.nn.functional.one_hot(kinds, 8).float()
+    a, b = controls.by_class(vectors, vectors, kinds, kinds, at())
     apart = controls.point_nce(a, b, 0.01)
     assert float(apart.max()) < 1e-6  # every point of a class is a match and none a stranger
 
