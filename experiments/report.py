@@ -54,23 +54,28 @@ def tables_of(results):
 
 
 def tuning_tables(results):
-    "What fine-tuning's default and the options of its loss are worth, as Markdown; of `tuning.py`."
+    "What fine-tuning's default, its choices and the options of its loss are worth, as Markdown."
     found = {}
-    for part, key in (("defaults", "fraction"), ("losses", "data")):
+    for part, key in (("defaults", "fraction"), ("recipe", "fraction"), ("losses", "data")):
         path = Path(results) / f"finetune-{part}.json"
         rows = json.loads(path.read_text()) if path.exists() else []
         columns = sorted({row[key] for row in rows})
         lines = [
-            ["mean IoU", *(f"{c:.0%} of the labels" if part == "defaults" else c.title() for c in columns)]
+            ["mean IoU", *(f"{c:.0%} of the labels" if key == "fraction" else c.title() for c in columns)]
         ]
         lines.append(["---"] * len(lines[0]))
-        for arm in dict.fromkeys(row["arm"] for row in rows):
-            cells = [[r for r in rows if r["arm"] == arm and r[key] == c] for c in columns]
+        for arm in dict.fromkeys(map(arm_in_words, rows)):
+            cells = [[r for r in rows if arm_in_words(r) == arm and r[key] == c] for c in columns]
             lines.append([arm, *(seeds_in_words(cell, part == "defaults") for cell in cells)])
         found[f"tuning-{part}"] = (
             "\n".join(f"| {' | '.join(line)} |" for line in lines) if rows else "pending"
         )
     return found
+
+
+def arm_in_words(row):
+    "A row's arm, and which of its steps was kept where the row says so."
+    return row["arm"] + (f", {row['kept']} step" if "kept" in row else "")
 
 
 def seeds_in_words(rows, steps=False):

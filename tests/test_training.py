@@ -1,5 +1,6 @@
 "Pretraining and fine-tuning: same seed, same bits; killed and resumed, same bits; few labels, fairly chosen."
 
+import contextlib
 import errno
 import inspect
 import json
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,14 +23,15 @@ from rsssl_nb.data.write import write_raster
 from rsssl_nb.encoders import Encoder
 from rsssl_nb.errors import InputError
 from rsssl_nb.methods.registry import METHODS, make_method, method_options
+from rsssl_nb.training.config import TuneConfig
 from rsssl_nb.training.crops import CropSet, augment
 from rsssl_nb.training.device import native_bfloat16, resolve_precision
-from rsssl_nb.training.finetune import STEPS, finetune, load_segmenter
+from rsssl_nb.training.finetune import STEPS, Finetuning, finetune, load_segmenter
 from rsssl_nb.training.folder import checkpoints, locked, read_config
 from rsssl_nb.training.labelled import choose, grid_windows, labelled_windows, open_pairs, read_subset
 from rsssl_nb.training.pretrain import default_length, load_encoder, pretrain
 from rsssl_nb.training.schedule import lr_factor
-from rsssl_nb.training.validation import hold_out, window_miou
+from rsssl_nb.training.validation import Validation, given_validation, hold_out, window_miou
 from rsssl_nb.training.windows import loader
 from rsssl_nb.weights import load, shipped
 
@@ -486,6 +489,25 @@ def test_the_best_step_is_kept_not_the_last():
     pairs, _ = open_pairs(other, other.labels)
     score = window_miou(model, pairs, labelled_windows(pairs, 32, 1.0), 32)
     assert score == pytest.approx(max(r["miou"] for r in log), abs=0.02)
+
+
+@pytest.mark.parametrize("slack, step", [(0.0, 3), (0.01, 4), (0.5, 5)])
+def test_of_the_steps_within_the_slack_of_the_best_the_latest_is_kept(monkeypatch, slack, step):
+    pairs, _ = open_pairs(SCENE, SCENE.labels)
+    task = Finetuning(TuneConfig(length=5, look_every=1), None, Validation(pairs, [(0, 0, 0)], "", slack))
+    scores = iter([0.2, float("nan"), 0.6, 0.595, 0.3])
+    monkeypatch.setattr("rsssl_nb.training.finetune.window_miou", lambda *_: next(scores))
+    engine = SimpleNamespace(autocast=contextlib.nullcontext, device="cpu")
+    for done in range(1, 6):
+        task.look(torch.nn.Linear(1, 1), done, engine)
+    assert task.best["step"] == step
+
+
+def test_only_ground_of_its_own_has_a_slack():
+    pairs, classes = open_pairs(SCENE, SCENE.labels)
+    windows = labelled_windows(pairs, 16, 1.0)
+    assert hold_out(pairs, windows)[1].slack == 0.02
+    assert given_validation(SCENE, SCENE.labels, classes, "auto", 16, 4).slack == 0
 
 
 def test_windows_without_labels_do_not_count():

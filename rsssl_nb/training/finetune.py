@@ -70,7 +70,8 @@ def build_segmenter(encoder: Encoder, meta: dict, pairs: list, windows: list, si
 class Finetuning:
     """The task of fine-tuning a segmenter on labelled windows, for the engine (page `training/engine`).
 
-    The step that scores best on the validation is kept; without one, the last.
+    The step that scores best on the validation is kept (of those within its slack, the latest); without one,
+    the last.
     """
 
     def __init__(self, config: TuneConfig, crops: CropSet, validation: Validation, weights=None):
@@ -78,6 +79,7 @@ class Finetuning:
         self.crops = crops
         self.weights = weights
         self.pairs = validation.pairs
+        self.slack = validation.slack
         stride = max(1, -(-len(validation.windows) // MOST))
         self.windows = validation.windows[::stride]
         self.best: dict = {}
@@ -121,9 +123,10 @@ class Finetuning:
             return {}
         with engine.autocast():
             miou = window_miou(model, self.pairs, self.windows, self.config.size, 8, engine.device)
-        if math.isfinite(miou) and (not self.best or miou > self.best["miou"]):
+        top = self.best.get("top", -math.inf)
+        if math.isfinite(miou) and miou >= top - self.slack:
             weights = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
-            self.best = dict(step=done, miou=miou, weights=weights)
+            self.best = dict(step=done, miou=miou, top=max(top, miou), weights=weights)
         return dict(miou=miou)
 
     def state(self) -> dict:
