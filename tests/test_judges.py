@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from rsssl_nb.data.folders import RSSCN7_FOLDERS, open_folders
 from rsssl_nb.data.mosaics import make_mosaics, painted_textures
 from rsssl_nb.data.scenes import standardise
 from rsssl_nb.encoders import Encoder
@@ -71,7 +72,13 @@ def test_a_frame_is_cut_off_in_whole_cells(encoder):
 
 
 @pytest.mark.parametrize(
-    "frame, words", [(48, "wider than a tile of 48: use at most 47"), (12, "use 8 or 16")]
+    "frame, words",
+    [
+        (48, "wider than a tile of 48: use at most 40"),
+        (12, "use 8 or 16"),
+        (47, "use 32 or 40"),
+        (-8, "use 0 or more"),
+    ],
 )
 def test_frames_that_cannot_be(encoder, frame, words):
     with pytest.raises(InputError, match=words):
@@ -141,7 +148,12 @@ def test_a_bad_set_of_images_is_told_in_a_sentence(textures):
     train, judged = textures
     for words, call in {
         "class field has 8 images and 20 of each class": lambda: SceneJudge(train, judged, (20,)),
-        "is image 0 to train by": lambda: SceneJudge(train, train, (2,)),
+        "image 0 to train by: keep one of the two": lambda: SceneJudge(train, train, (2,)),
+        "and those to judge by road, field": lambda: SceneJudge(
+            train, judged._replace(classes=("road", "field", *judged.classes[2:])), (2,)
+        ),
+        "0,. labels, 10 draws": lambda: SceneJudge(train, judged, (0,)),
+        "0 neighbours cannot vote": lambda: SceneJudge(train, judged, (2,), neighbours=0),
         "the images are of 1 class": lambda: SceneJudge(
             train._replace(labels=train.labels * 0), judged, (2,)
         ),
@@ -228,9 +240,27 @@ def test_tiles_that_cannot_be(textures):
         "have 4 bands and those to judge by 3": lambda: PixelJudge(
             a, (b.images[:, :3], b.labels), a.classes, (4,)
         ),
+        "their labels .24, 48.: give labels of the same size": lambda: PixelJudge(
+            a, (b.images, b.labels[:, :24]), a.classes, (4,)
+        ),
+        "the label 5 and there are 2 classes": lambda: PixelJudge(a, b, a.classes[:2], (4,)),
+        "-2,. labels": lambda: PixelJudge(a, b, a.classes, (-2,)),
+        "a decay of nan": lambda: PixelJudge(a, b, a.classes, (4,), decay=float("nan")),
     }.items():
         with pytest.raises(InputError, match=words):
             call()
+
+
+def test_an_encoder_may_not_take_a_floors_name(scene, encoder):
+    with pytest.raises(InputError, match="an encoder is called colour"):
+        judge_encoders([scene], {"colour": encoder})
+
+
+def test_a_frame_that_an_encoder_cannot_have_is_told_before_any_work(pixels, encoder, monkeypatch):
+    monkeypatch.setattr(PixelJudge, "rows", lambda *_: pytest.fail("it was asked"))
+    monkeypatch.setattr(pixels, "frame", 12)
+    with pytest.raises(InputError, match="use 8 or 16"):
+        judge_encoders([pixels], {"mine": encoder}, progress=False)
 
 
 def test_colour_maps_are_bands_and_statistics_around():
@@ -365,12 +395,24 @@ def test_an_encoder_of_other_bands_is_adapted_when_asked(tmp_path):
             "a frame of 24 pixels is wider than a tile of 24",
         ),
         (("shipped:simclr-20", "--size", 32, "--labels", 50), "50 of each class are asked for"),
-        (("shipped:simclr-20", "--size", 16), "wide and a cell of the feature map 8: use fewer or larger"),
     ],
 )
 def test_the_command_ends_in_one_sentence(words, told):
     done = run_cli(*words)
     assert done.exit_code == 2 and told in done.output and done.output.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "option, value, told",
+    [
+        ("--size", 16, "16 is not in the range 32<=x<=4096"),
+        ("--tiles", 0, "0 is not in the range 1<=x<=256"),
+        ("--seed", -1, "seed -1 is out of bounds: use a whole number from 0"),
+    ],
+)
+def test_a_number_that_cannot_be_is_told_before_any_work(option, value, told):
+    done = run_cli("shipped:simclr-20", option, value)
+    assert done.exit_code == 2 and told in done.output
 
 
 def class_folder(root, images):
@@ -390,14 +432,47 @@ def class_folder(root, images):
     "images, told",
     [
         ({"a": [(i, 32, 3) for i in range(9)]}, "holds 1 folder"),
-        ({"a": [(i, 32, 3) for i in range(9)], "b": [(0, 32, 3)]}, "class b has 1 images"),
+        (
+            {"a": [(i, 32, 3) for i in range(9)], "b": [(0, 32, 3)]},
+            "of class b there are 0 images to judge by",
+        ),
+        ({k: [(i, 32, 3) for i in range(7)] for k in "ab"}, "1 images to judge by and 2 are needed"),
         ({k: [(i, 32, 3 if i else 1) for i in range(9)] for k in "ab"}, "give images of one band count"),
         ({k: [(i, 32 + 8 * i, 3) for i in range(9)] for k in "ab"}, "give images of 4 bands"),
     ],
-    ids=["one class", "too few", "mixed bands", "mixed sizes are reduced"],
+    ids=["one class", "too few", "seven", "mixed bands", "mixed sizes are reduced"],
 )
 def test_folders_that_cannot_be_judged_end_in_one_sentence(tmp_path, images, told):
     done = run_cli(
         "shipped:simclr-20", "--scenes", class_folder(tmp_path, images), "--size", 32, "--frame", 8
     )
     assert done.exit_code == 2 and told in done.output and done.output.count("\n") == 1
+
+
+def test_what_a_folder_of_images_holds_is_told_with_its_file(tmp_path):
+    from PIL import Image
+
+    root = class_folder(tmp_path, {k: [(i, 32, 3) for i in range(9)] for k in "ab"})
+    (root / "b/8.png").write_bytes((root / "a/0.png").read_bytes())
+    done = run_cli("shipped:simclr-20", "--scenes", root, "--size", 32, "--frame", 8)
+    assert done.exit_code == 2 and "8.png to judge by is, byte for byte, " in done.output
+    Image.fromarray(np.zeros((32, 32, 4), np.uint8)).save(root / "b/8.png")
+    done = run_cli("shipped:simclr-20", "--scenes", root, "--size", 32, "--frame", 8)
+    assert done.exit_code == 2 and "8.png holds nothing but nodata or transparent pixels" in done.output
+
+
+def test_a_list_of_images_that_cannot_be_read_is_told(tmp_path):
+    for text, words in (
+        (b"file,scene_class\na.png,\n", "index.csv line 2 lacks its file or its scene_class"),
+        ("file,scene_class\na.png,wüste\n".encode("latin-1"), "index.csv is not UTF-8"),
+    ):
+        (tmp_path / "index.csv").write_bytes(text)
+        with pytest.raises(InputError, match=words):
+            open_folders(tmp_path)
+
+
+def test_rsscn7s_folders_with_other_files_are_divided_like_any(tmp_path):
+    for name in RSSCN7_FOLDERS:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "photo.png").touch()
+    assert len(open_folders(tmp_path).paths) == 7

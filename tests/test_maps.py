@@ -456,6 +456,7 @@ def test_a_map_is_a_cog_and_says_what_it_was_told(tmp_path):
         assert set(np.unique(small.read(1))) <= set(np.unique(labels))
 
 
+PLACE = ("EPSG:32633", (0.5, 0.0, 400000.0, 0.0, -0.5, 5800000.0))
 PLACES = {
     "south-up": (0.5, 0, 5e5, 0, 0.5, 5e6),
     "rotated": (0.4, 0.3, 5e5, 0.3, -0.4, 5e6),
@@ -664,6 +665,21 @@ def test_boxes_lie_in_their_windows_on_earth(grass, tmp_path, transform):
         )
     again = draw_boxes(method, tmp_path / "i.tif", None, config.mean, config.std, size=48, device="cpu")
     assert again == made["features"]
+
+
+def test_boxes_stay_in_their_raster_and_nodata_has_none(grass, tmp_path):
+    method, config = guided_method(grass / "grass")
+    how = dict(mean=config.mean, std=config.std, size=48, device="cpu", progress=False)
+    for side in (1, 30):
+        write_raster(tmp_path / "i.tif", make_scene(64, seed=2).image[:, :side, :side], *PLACE, None)
+        back = tuple(~rasterio.Affine(*PLACE[1]))[:6]
+        for f in draw_boxes(method, tmp_path / "i.tif", **how):
+            ring = to_map_coordinates(back, f["geometry"]["coordinates"][0])
+            assert (ring > -0.01).all() and (ring < side + 0.01).all() and np.ptp(ring, 0).min() > 0
+    write_raster(tmp_path / "n.tif", np.zeros((4, 64, 64), np.uint8), *PLACE, 0)
+    with pytest.warns(UserWarning, match="n.tif shows nothing but nodata: .* holds no box"):
+        out = draw_boxes(method, tmp_path / "n.tif", tmp_path / "n.geojson", **how)
+    assert json.loads(out.read_text())["features"] == []
 
 
 def test_boxes_need_a_grass(grass, tmp_path):

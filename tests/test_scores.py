@@ -93,6 +93,18 @@ def test_folders_are_one_matrix(tmp_path):
     assert "s1.tif: OA" in said and "truth \\ map" in said
     with pytest.raises(InputError, match="is no folder"):
         score_rasters(listed, tmp_path / "labels/s1.tif")
+    a_map(tmp_path / "maps/s3.tif", scenes["s1"].labels, scenes["s1"])
+    with pytest.warns(UserWarning, match="1 of the maps, such as .*s3.tif, have no labels of their name"):
+        assert score_rasters(tmp_path / "maps", tmp_path / "labels")["oa"] == whole["oa"]
+
+
+def test_what_is_undefined_is_a_dash_and_never_nan(tmp_path):
+    scene = make_scene(64, seed=1)
+    one = np.zeros_like(scene.labels)
+    for name in ("map", "labels"):
+        a_map(tmp_path / f"{name}.tif", one, scene)
+    said = CliRunner().invoke(main, ["score", str(tmp_path / "map.tif"), str(tmp_path / "labels.tif")])
+    assert said.exit_code == 0 and "Kappa -" in said.output and "nan" not in said.output
 
 
 def test_a_sample_on_the_command_line(tmp_path):

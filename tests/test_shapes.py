@@ -28,6 +28,7 @@ from rsssl_nb.data.shapes import (
     polygon_labels,
     read_shapes,
     restrict,
+    tenth_of,
     write_split,
 )
 from rsssl_nb.data.write import write_raster, write_scene
@@ -339,6 +340,17 @@ def test_splits_that_cannot_be(tmp_path, raster):
         block_split(open_raster(np.ones((1, 99, 99), np.uint8)), "10m", "1m")
     with pytest.raises(InputError, match="give positive numbers"):
         block_split(raster, "10px", "1px", (1, 0, 1))
+    with pytest.raises(InputError, match="give positive numbers"):
+        block_split(raster, "10px", "1px", (float("nan"), 1, 1))
+    small = open_raster(np.ones((1, 10, 10), np.uint8))
+    with pytest.raises(InputError, match="10 x 10 pixels in blocks of 2 x 2, keeps nothing for"):
+        block_split(small, "2px", "1px")
+    assert [tenth_of(length) for length in ("20px", "5px", "2km", "miles")] == [
+        "2px",
+        "1px",
+        "0.2km",
+        "miles",
+    ]
     degrees = open_raster(
         write_raster(
             tmp_path / "d.tif", np.ones((1, 90, 90), np.uint8), "EPSG:4326", (1e-4, 0, 10, 0, -1e-4, 60)

@@ -68,7 +68,7 @@ def split(image, out, block, buffer, shares, force, seed):
     `split`.
     """
     from rsssl_nb.data.raster import open_raster
-    from rsssl_nb.data.shapes import SPLITS, block_split, fitting_block, write_split
+    from rsssl_nb.data.shapes import SPLITS, block_split, fitting_block, tenth_of, write_split
     from rsssl_nb.files import refuse_to_replace
 
     raster = open_raster(image)
@@ -80,7 +80,7 @@ def split(image, out, block, buffer, shares, force, seed):
         block, fitting = fitting_block(raster)
         buffer = buffer or fitting
         say(f"blocks of {block} with {buffer} between splits (--block and --buffer choose others)")
-    buffer = buffer or "200m"
+    buffer = buffer or tenth_of(block)
     boxes = block_split(raster, block, buffer, shares, seed)
     path = write_split(out, boxes, raster, force)
     for i, name in enumerate(SPLITS):

@@ -4,7 +4,7 @@ import json
 
 import click
 
-from rsssl_nb.cli.shared import COUNT, PATH, device, force, main, say, seed
+from rsssl_nb.cli.shared import PATH, device, force, main, say, seed
 from rsssl_nb.errors import InputError
 
 
@@ -15,15 +15,31 @@ from rsssl_nb.errors import InputError
     type=PATH,
     help="Folder of class folders (or with train and test, or an index.csv). [default: painted textures]",
 )
-@click.option("--size", type=COUNT, help="Pixels to which each image is reduced. [default: 128; painted 64]")
+@click.option(
+    "--size",
+    type=click.IntRange(32, 4096),
+    help="Pixels to which each image is reduced. [default: 128; painted 64]",
+)
 @click.option(
     "--labels",
     type=click.IntRange(1),
     multiple=True,
     help="Images a class to learn from. [default: 2 5 20 100]",
 )
-@click.option("--tiles", default=64, show_default=True, help="Labelled mosaics to learn pixels from.")
-@click.option("--frame", default=32, show_default=True, help="Pixels of reflected ground around each mosaic.")
+@click.option(
+    "--tiles",
+    type=click.IntRange(1, 256),
+    default=64,
+    show_default=True,
+    help="Labelled mosaics to learn pixels from, of 256 (painted: of 96).",
+)
+@click.option(
+    "--frame",
+    type=click.IntRange(0),
+    default=32,
+    show_default=True,
+    help="Pixels of reflected ground around each mosaic.",
+)
 @click.option(
     "--adapt-bands",
     is_flag=True,
@@ -123,14 +139,14 @@ def score(predicted, labels, classes, sample, as_csv, as_json, nodata, force):
         say(json.dumps(null_for_nan(found)))
         return
     for name, one in found.get("files", {}).items():
-        say(f"{name}: OA {one['oa']:.3f}  mIoU {one['miou']:.3f}")
+        say(f"{name}: OA {told(one['oa'])}  mIoU {told(one['miou'])}")
     scores = {"OA": "oa", "Kappa": "kappa", "mIoU": "miou", "F1": "f1"}
-    line = "  ".join(f"{label} {found[name]:.3f}" for label, name in scores.items())
+    line = "  ".join(f"{label} {told(found[name])}" for label, name in scores.items())
     say(f"{line}  ({found['pixels']} pixels, {found['ignored']} ignored)")
     say(f"  {'class':24} {'IoU':>9} {'F1':>9} {'producer':>9} {'user':>9}")
     for name, iou in found["iou"].items():
         others = (found[kind][name] for kind in ("class_f1", "producer", "user"))
-        say(f"  {name:24} " + " ".join(f"{value:9.3f}" for value in (iou, *others)))
+        say(f"  {name:24} " + " ".join(f"{told(value):>9}" for value in (iou, *others)))
     say("")
     say(as_columns(rows))
     if "adjusted" in found:
@@ -140,9 +156,14 @@ def score(predicted, labels, classes, sample, as_csv, as_json, nodata, force):
         say(f"wrote {as_csv}")
 
 
+def told(value):
+    "A score with three digits; - where it is undefined."
+    return f"{value:.3f}" if value == value else "-"
+
+
 def as_columns(rows):
     "Rows of cells as lines of aligned columns; accuracies with three digits."
-    shown = [[f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    shown = [[told(cell) if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in shown) for i in range(len(shown[0]))]
     lines = [[row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:]))] for row in shown]
     return "\n".join("  ".join(line).rstrip() for line in lines)
@@ -163,12 +184,10 @@ def adjusted_text(found):
     unit = found["unit"]
     lines = [
         "Weighted by the map's class areas (Olofsson et al. 2014), with 95 % intervals:",
-        f"  overall accuracy {value:.3f} ± {half:.3f}",
+        f"  overall accuracy {told(value)} ± {told(half)}",
     ]
     for name, (area, half) in found["areas"].items():
-        accuracies = (
-            f"{kind} {found[kind][name][0]:.3f} ± {found[kind][name][1]:.3f}" for kind in ("producer", "user")
-        )
+        accuracies = (f"{kind} {' ± '.join(map(told, found[kind][name]))}" for kind in ("producer", "user"))
         mapped = found["mapped"][name]
         area_text = f"{area:,.6g} ± {half:,.3g} {unit} (mapped {mapped:,.6g})"
         lines.append(f"  {name:24} {'  '.join(accuracies)}  area {area_text}")

@@ -25,13 +25,20 @@ class Count(click.ParamType):
 
     name = "integer"
 
+    def __init__(self, low=None, high=None):
+        self.low, self.high = low, high
+
     def convert(self, value, param, ctx):
-        if isinstance(value, int):
-            return value
-        try:
+        number = self.whole(value, param, ctx)
+        if self.low is not None and not self.low <= number <= self.high:
+            cure = f"use a whole number from {self.low} to {self.high}"
+            self.fail(f"{param.name} {number} is out of bounds: {cure}", param, ctx)
+        return number
+
+    def whole(self, value, param, ctx):
+        "A whole number, as it was written."
+        with suppress(ValueError):
             return int(value)
-        except ValueError:
-            pass
         try:
             number = float(value)
         except ValueError:
@@ -45,7 +52,11 @@ COUNT = Count()
 
 
 seed = click.option(
-    "--seed", type=COUNT, default=0, show_default=True, help="Same seed, same machine: same bits."
+    "--seed",
+    type=Count(0, 2**31 - 1),
+    default=0,
+    show_default=True,
+    help="Same seed, same machine: same bits.",
 )
 
 

@@ -245,8 +245,9 @@ def pair_labels(images: str | os.PathLike, labels: str | os.PathLike) -> list[tu
             )
     both = sorted(stems[0].keys() & stems[1].keys())
     if not both:
+        listed = images if isinstance(images, (str, os.PathLike)) else sides[0][0].parent
         raise InputError(
-            f"no image of {images} (such as {sides[0][0].name}) has labels of the same stem "
+            f"no image of {listed} (such as {sides[0][0].name}) has labels of the same stem "
             f"in {labels} (such as {sides[1][0].name}): rename them"
         )
     return [(stems[0][stem], stems[1][stem]) for stem in both]
@@ -339,8 +340,8 @@ def refuse_nodata_class(raster: Raster, classes: Classes, hidden: dict) -> None:
     share = sum(hidden.values()) / (raster.width * raster.height)
     raise InputError(
         f"{100 * share:.3g} % of {raster.name} has the value {raster.nodata:g}, which is declared nodata and "
-        f"is the class {classes.names[i]!r}: take the declaration away (gdal_edit.py -unsetnodata), or the "
-        "class out of classes.json"
+        f"is the class {classes.names[i]!r}: take the declaration away (gdal_edit.py -unsetnodata; --nodata "
+        "where the command has it), or the class out of classes.json"
     )
 
 

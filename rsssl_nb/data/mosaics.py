@@ -8,6 +8,7 @@ __all__ = ['PARTS', 'SHAPES', 'painted_textures', 'MosaicPlan', 'voronoi', 'bloc
 
 # %% ../../nbs/library/data/mosaics.ipynb #09ed9ec7
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -70,17 +71,15 @@ class MosaicPlan:
         InputError for fewer than two or unknown ones.
         """
         asked = known if self.classes is None else self.classes
-        found = np.arange(asked) if isinstance(asked, int) else np.asarray(asked, dtype=np.int64)
+        found = np.arange(asked) if np.ndim(asked) == 0 else np.asarray(asked, dtype=np.int64)
         if self.shape == "object" and self.ground not in found:
             found = np.append(found, self.ground)
         if len(set(found.tolist())) < 2:
             raise InputError(
                 f"mosaics of the classes {found.tolist()} show one class only: play with two or more"
             )
-        if found.min() < 0 or found.max() >= known:
-            raise InputError(
-                f"class number {found.max()} is not known: the images have classes 0 to {known - 1}"
-            )
+        if odd := [k for k in found.tolist() if not 0 <= k < known]:
+            raise InputError(f"class number {odd[0]} is not known: the images have classes 0 to {known - 1}")
         return found
 
     def grid(self):
@@ -95,12 +94,16 @@ class MosaicPlan:
         """
         if self.shape not in SHAPES:
             raise InputError(f"shape {self.shape!r} is not known: choose {', '.join(SHAPES)}")
-        if not 1 <= self.parcels <= 255:
-            raise InputError(f"{self.parcels} parcels cannot be told apart: use 1 to 255")
-        if self.imbalance < 1 or self.light < 0 or self.siblings < 1:
+        if self.parcels not in range(1, 256):
+            raise InputError(f"{self.parcels} parcels cannot be told apart: use a whole number from 1 to 255")
+        if not (1 <= self.imbalance < math.inf and 0 <= self.light <= 2 and self.siblings >= 1):
             raise InputError(
                 f"imbalance {self.imbalance}, light {self.light} and siblings {self.siblings}: "
-                "use at least 1, 0 and 1"
+                "use at least 1, 0 to 2, and at least 1"
+            )
+        if self.shape == "object" and not 0 < self.object[0] <= self.object[1]:
+            raise InputError(
+                f"an object of {self.object} pixels from end to end: give the smaller side first"
             )
         if self.siblings > 1 and self.shape != "blocks":
             raise InputError(f"siblings exchange equal parcels and {self.shape} has none: use shape blocks")
@@ -113,7 +116,7 @@ class MosaicPlan:
         if narrowest < cell:
             raise InputError(
                 f"{self.parcels} parcels of shape {self.shape} in {size} pixels are {narrowest:.3g} wide "
-                f"and a cell of the feature map {cell}: use fewer or larger parcels"
+                f"and a cell of the feature map {cell}: use fewer or larger parcels, or a larger mosaic"
             )
         if self.shape == "object" and max(self.object) > size:
             raise InputError(
@@ -256,6 +259,8 @@ def make_mosaics(textures, n, size=64, plan=None, seed=0, cell=8):
     """
     plan = (plan or MosaicPlan()).check(size, cell)
     textures.check()
+    if n < 1:
+        raise InputError(f"{n} mosaics are asked for: make 1 or more")
     counts = np.bincount(textures.labels, minlength=len(textures.classes))
     for k in plan.in_play(len(textures.classes)):
         if counts[k] < 2:
@@ -289,12 +294,16 @@ def make_mosaics(textures, n, size=64, plan=None, seed=0, cell=8):
     return Mosaics(images, labels.astype(np.uint8), textures.classes, parcels.astype(np.uint8), source)
 
 # %% ../../nbs/library/data/mosaics.ipynb #16c8b50a
-def share_no_image(train, judged):
-    "InputError when two ImageSets hold the same image, byte by byte; else nothing."
+def share_no_image(train, judged, files=None):
+    """InputError when two ImageSets hold the same image, byte by byte; else nothing.
+
+    `files`: the paths of both, to be named in its place.
+    """
     seen = {hashlib.sha256(image.tobytes()).digest(): i for i, image in enumerate(train.images)}
     for i, image in enumerate(judged.images):
         twin = seen.get(hashlib.sha256(image.tobytes()).digest())
         if twin is not None:
+            of_judge, of_train = (files[1][i], files[0][twin]) if files else (f"image {i}", f"image {twin}")
             raise InputError(
-                f"image {i} to judge by is image {twin} to train by: divide the images, as open_folders does"
+                f"{of_judge} to judge by is, byte for byte, {of_train} to train by: keep one of the two"
             )

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['VECTORS', 'SPLITS', 'NICE', 'crs_of_member', 'read_geojson', 'read_wkb', 'gpkg_geometry', 'read_gpkg',
            'polygon_parts', 'polygon_to_pixels', 'read_shapes', 'class_text', 'polygon_labels', 'restrict',
-           'length_in_pixels', 'split_counts', 'faces_other_split', 'block_boxes', 'block_has_data', 'fitting_block',
-           'block_split', 'write_split']
+           'length_in_pixels', 'tenth_of', 'split_counts', 'faces_other_split', 'block_boxes', 'block_has_data',
+           'fitting_block', 'block_split', 'write_split']
 
 # %% ../../nbs/library/data/shapes.ipynb #00000002
 import json
+import math
 import os
 import re
 import sqlite3
@@ -280,12 +281,21 @@ def length_in_pixels(text: str, raster: Raster) -> tuple[float, float]:
     return metres / across, metres / down
 
 
+def tenth_of(length: str) -> str:
+    'A tenth of a length such as "2km", "200m" or "512px", as a length; at least one pixel.'
+    match = re.fullmatch(r"\s*([\d.]+)\s*(\w+)\s*", str(length))
+    if not match:
+        return length  # no length: `length_in_pixels` says so
+    tenth, unit = float(match[1]) / 10, match[2]
+    return f"{max(1, tenth) if unit == 'px' else tenth:g}{unit}"
+
+
 def split_counts(n: int, shares: Sequence) -> np.ndarray:
     """How many of `n` blocks each split gets: as its share, rounded so that they add up, one at least.
 
     InputError when there are too few.
     """
-    if not shares or min(shares) <= 0:
+    if not shares or not all(0 < share < math.inf for share in shares):
         raise InputError(f"shares are {shares}: give positive numbers, as in 0.7, 0.15, 0.15")
     if n < len(shares):
         raise InputError(
@@ -393,7 +403,14 @@ def block_split(
         raise InputError(f"{raster.name} holds no pixel of data: correct its nodata, or give another image")
     order = np.repeat(range(len(shares)), split_counts(len(full), shares))
     grid[tuple(full[np.random.default_rng(seed).permutation(len(full))].T)] = order
-    return block_boxes(grid, block, buffer, raster.width, raster.height)
+    boxes = block_boxes(grid, block, buffer, raster.width, raster.height)
+    if bare := set(range(len(shares))) - {split for *_, split in boxes}:
+        raise InputError(
+            f"{raster.name}, {raster.width} x {raster.height} pixels in blocks of {block[0]:.0f} x "
+            f"{block[1]:.0f}, keeps nothing for {SPLITS[min(bare)]} between the buffers: use a smaller "
+            "--buffer or --block, another --seed, or a larger image"
+        )
+    return boxes
 
 # %% ../../nbs/library/data/shapes.ipynb #00000022
 def write_split(path: str | os.PathLike, boxes: list[tuple], raster: Raster, force: bool = False) -> Path:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ..confusion import class_iou, mean_iou
+from ..data.gdal import find_rasters
 from rsssl_nb.data.labels import (
     Classes,
     listed_classes,
@@ -186,7 +187,14 @@ def map_and_labels(predicted, labels) -> list[tuple]:
             f"{labels} is no folder, and several maps need as many label files: give the folder that holds "
             "them under the maps' names"
         )
-    return pair_labels(predicted, labels)
+    pairs = pair_labels(predicted, labels)
+    paired = {one for one, _ in pairs}
+    if alone := [one for one in find_rasters(predicted) if one not in paired]:
+        text = (
+            f"{len(alone)} of the maps, such as {alone[0]}, have no labels of their name: they are left out"
+        )
+        warnings.warn(text, Note, stacklevel=3)
+    return pairs
 
 
 def count_pair(predicted, labels, classes, nodata=None) -> tuple[tuple, np.ndarray, np.ndarray, int]:

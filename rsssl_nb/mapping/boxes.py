@@ -7,6 +7,7 @@ __all__ = ['guided_method', 'shipped_method', 'to_map_coordinates', 'boxes_in_ra
 
 # %% ../../nbs/library/mapping/boxes.ipynb #a0317135
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from .tiling import check_windows, plan_windows
 from ..methods.combined import Combined
 from ..methods.grass import GraSS, GuidedCrop
 from ..methods.registry import recorded_method
-from ..notebook import progress_bar
+from ..notebook import Note, progress_bar
 from ..tensors import build_for, load_into, load_weights
 from ..training.config import Config
 from ..training.folder import checkpoints, read_checkpoint, read_config
@@ -129,9 +130,12 @@ def box_features(
             continue
         images = torch.stack([raw[i] for i in keep]).to(device)
         boxes = boxes_in_raster(method, images, places[keep], mean, std, seed)
+        boxes = boxes.clip(0, [raster.width, raster.height] * 2)
         in_order = np.tile(places[keep], (2, 1)).tolist()
         views = ["a"] * len(keep) + ["b"] * len(keep)
         for (x0, y0, x1, y1), (x, y), view in zip(boxes, in_order, views):
+            if x0 >= x1 or y0 >= y1:  # beyond the edge of a raster that is smaller than a window
+                continue
             ring = [(x0, y0), (x0, y1), (x1, y1), (x1, y0), (x0, y0)]
             yield dict(
                 type="Feature",
@@ -182,15 +186,18 @@ def draw_boxes(
         if out is None:
             return list(found)
 
+        count = 0
+
         def write(aside):
+            nonlocal count
             with open(aside, "w") as file:
                 file.write(head)
-                for i, feature in enumerate(found):
-                    if i:
-                        file.write(",\n")
-                    file.write(json.dumps(feature))
+                for count, feature in enumerate(found, 1):
+                    file.write(",\n" * (count > 1) + json.dumps(feature))
                 file.write("\n]}\n")
 
         with explained(out, "written"):
             write_aside(out, write)
+    if not count:
+        warnings.warn(f"{raster.name} shows nothing but nodata: {out} holds no box", Note, stacklevel=2)
     return Path(out)
