@@ -112,9 +112,9 @@ class ImageFolder:
             k = int(counts.argmin())
             if counts[k] < each:
                 raise InputError(
-                    f"{self.name}: of class {self.classes[k]} there are {counts[k]} images to {name} by and "
-                    f"{each} are needed: give each class {LEAST} images or more, or sub-folders train and "
-                    "test"
+                    f"{self.name}: class {self.classes[k]} has {counts[k]} image{'s' * (counts[k] != 1)} to "
+                    f"{name} by and {each} are needed: give each class {LEAST} images or more, or sub-folders "
+                    "train and test"
                 )
 
     def __repr__(self):
