@@ -109,12 +109,12 @@ class ImageFolder:
         "InputError for a class with fewer than `each` images in one of the parts."
         for name in ("train", "judge"):
             counts = np.bincount(self.labels[self.parts == name], minlength=len(self.classes))
-            k = int(counts.argmin())
-            if counts[k] < each:
+            k, fewest = int(counts.argmin()), int(counts.min())
+            if fewest < each:
                 raise InputError(
-                    f"{self.name}: class {self.classes[k]} has {counts[k]} image{'s' * (counts[k] != 1)} to "
-                    f"{name} by and {each} are needed: give each class {LEAST} images or more, or sub-folders "
-                    "train and test"
+                    f"{self.name}: class {self.classes[k]} has {fewest} image{'s' * (fewest != 1)} to "
+                    f"{name} by and {each} are needed: give each class {LEAST} images or more, or "
+                    "sub-folders train and test"
                 )
 
     def __repr__(self):
