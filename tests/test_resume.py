@@ -7,8 +7,10 @@ import subprocess
 import pytest
 import torch
 from test_attack import SCENE, SMALL, TUNE
+from test_cli import good, refused
 
 from rsssl_nb.data.scenes import make_scene
+from rsssl_nb.data.write import write_scene
 from rsssl_nb.errors import InputError
 from rsssl_nb.training.finetune import finetune
 from rsssl_nb.training.folder import checkpoints, code_version, keep_log
@@ -120,3 +122,45 @@ def test_the_commit_is_found_in_a_checkout_and_in_a_linked_worktree(tmp_path, mo
         assert code_version.__wrapped__() == git("rev-parse", "HEAD", at=tmp_path / name)[:12]
     git("pack-refs", "--all")
     assert code_version.__wrapped__() == git("rev-parse", "HEAD", at=tmp_path / "linked")[:12]
+
+
+def command(kind, folder, *more):
+    "The command line of a short run on two scenes in a folder, without the command's own images."
+    short = ["--steps", 3, "--batch", 2, "--size", 32, "--width", 4, "--device", "cpu", "--out", folder / "run"]
+    if kind == "pretrain":
+        return ["pretrain", folder / "image.tif", *short, "--samples", 4, *more]
+    given = ["--images", folder / "image.tif", "--labels", folder / "labels.tif"]
+    return ["finetune", "random", *given, *short, *more]
+
+
+@pytest.fixture(scope="module", params=["pretrain", "finetune"])
+def job(request, tmp_path_factory):
+    "A finished run of a command: (the command's name, its folder)."
+    folder = tmp_path_factory.mktemp(request.param)
+    write_scene(make_scene(64, seed=1), folder)
+    good(*command(request.param, folder))
+    return request.param, folder
+
+
+@pytest.mark.parametrize("log", [None, "", "\0garbage\n", '{"step": 2}\n', '{"step": 2, "loss": "x"}\n'])
+def test_a_finished_run_whose_log_is_damaged_is_still_opened(job, log, tmp_path):
+    kind, folder = job
+    shutil.copytree(folder, tmp_path / "a")
+    path = tmp_path / "a/run/log.jsonl"
+    path.unlink()
+    if log is not None:
+        path.write_text(log)
+    said = good(*command(kind, tmp_path / "a", "--resume", "auto"))
+    assert "log.jsonl is damaged" in said and "safetensors" in said
+
+
+def test_a_run_at_its_last_step_is_complete_whatever_its_log_says(job, tmp_path):
+    kind, folder = job
+    shutil.copytree(folder, tmp_path / "a")
+    weights = next((tmp_path / "a/run").glob("*coder.safetensors" if kind == "pretrain" else "seg*"))
+    before = weights.read_bytes()
+    weights.unlink()
+    path = tmp_path / "a/run/log.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    assert "wrote" in good(*command(kind, tmp_path / "a", "--resume", "auto"))
+    assert weights.read_bytes() == before

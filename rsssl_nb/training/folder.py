@@ -193,7 +193,8 @@ def keep_log(folder: Path | str | None, step: int) -> list[dict]:
         except ValueError:
             continue
         if isinstance(row, dict) and isinstance(row.get("step"), int) and row["step"] < step:
-            rows.append(row)
+            scores = (row.get(name) for name in ("loss", "miou"))
+            rows += [row] * all(score is None or isinstance(score, (int, float)) for score in scores)
     write_json_lines(path, rows)
     return [row | dict(loss=math.nan) if row.get("loss", 0) is None else row for row in rows]
 
