@@ -192,7 +192,7 @@ def notes_on(config, seconds, device="cpu"):
             "use a larger --batch, and more --samples"
         )
     if tuning and config.windows < 4:
-        yield f"{config.windows} labelled windows show little of any class: choose a larger --fraction"
+        yield f"{config.windows} labelled windows show little of any class: learn from more, or label more"
     if not tuning and not (usual := usual_rate(config)) / UNUSUAL <= config.lr <= usual * UNUSUAL:
         update = config.images * config.accumulate
         yield (
