@@ -222,7 +222,7 @@ def load_into(model: nn.Module, state: dict, allow: Iterable[str] = ()) -> Match
     """
     found = full_match(model, state, allow)
     for name in found.matched:
-        if state[name].is_floating_point() and not state[name].isfinite().all():
+        if state[name].is_floating_point() and not state[name].float().sum().isfinite():
             raise ValueError(f"its {name} holds NaN or infinity: load an earlier checkpoint or another file")
     model.load_state_dict({**model.state_dict(), **{k: state[k] for k in found.matched}})
     return found
