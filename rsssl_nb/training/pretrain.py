@@ -320,8 +320,8 @@ def pretrain(
     pool = Pool(sources, size, max_nodata, alpha=alpha, bands=bands, allow_remote=allow_remote)
     if getattr(probe, "bands", pool.bands) != pool.bands:
         raise InputError(
-            f"the probe's images have {probe.bands} bands and the images {pool.bands}: give --probe-images of "
-            "the same bands"
+            f"the probe's images have {probe.bands} bands and the images {pool.bands}: give --probe-images "
+            "of the same bands"
         )
     if start and start.encoder.bands != pool.bands:
         start = open_start(init, pool.bands, encoder)

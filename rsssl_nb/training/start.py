@@ -135,8 +135,9 @@ def start_encoder(
 
     `run`: a run folder, a weights file of any known layout, "imagenet", "shipped:NAME", a Run, or "random" (a
     fresh one, seeded, shaped by `encoder`, `width` and `stride`: default resnet18, 64 and the network's own).
-    A file's network must be the one asked for; at another `stride` its weights are the same. InputError when the images have another number of bands than
-    an encoder whose file names its bands; other first convolutions are adapted.
+    A file's network must be the one asked for; its weights fit any `stride`. InputError when
+    the images have another number of bands than an encoder whose file names its bands; other first
+    convolutions are adapted.
     """
     if isinstance(run, str) and run == "random":
         torch.manual_seed(seed)
@@ -169,7 +170,7 @@ def start_encoder(
 
 
 def with_stride(encoder: Encoder, stride: int | None) -> Encoder:
-    "The encoder, or, where it has another stride than the one asked for, one with the same weights that has it."
+    "The encoder, or one with the same weights where another stride was asked for."
     if stride in (None, encoder.stride):
         return encoder
     found = Encoder(encoder.name, encoder.bands, encoder.width, stride)
