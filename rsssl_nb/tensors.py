@@ -217,9 +217,13 @@ def match(model: nn.Module, state: dict) -> Match:
 def load_into(model: nn.Module, state: dict, allow: Iterable[str] = ()) -> Match:
     """The Match of a load into a model. ValueError, and nothing loaded, when not every tensor matches.
 
-    `allow`: prefixes of names that may be missing, unexpected or of another shape, as in ("fc.",).
+    `allow`: prefixes of names that may be missing, unexpected or of another shape, as in ("fc.",). Nor may
+    they hold NaN or infinity.
     """
     found = full_match(model, state, allow)
+    for name in found.matched:
+        if state[name].is_floating_point() and not state[name].float().sum().isfinite():
+            raise ValueError(f"its {name} holds NaN or infinity: load an earlier checkpoint or another file")
     model.load_state_dict({**model.state_dict(), **{k: state[k] for k in found.matched}})
     return found
 
@@ -228,6 +232,12 @@ def full_match(model: nn.Module, state: dict, allow: Iterable[str] = ()) -> Matc
     "The Match of a state dict with a model, nothing loaded. ValueError as of `load_into`."
     found = match(model, state)
     own = model.state_dict()
+    if not found.matched and found.mismatched:
+        first = found.mismatched[0]
+        raise ValueError(
+            f"none of the file's {len(state)} tensors has the shape of the model's (first {first}: "
+            f"{tuple(state[first].shape)} for {tuple(own[first].shape)}): is it a network of another size?"
+        )
     if not found.matched:
         raise ValueError(
             f"none of the file's {len(state)} tensors match the model's {len(own)} (first of "
@@ -263,8 +273,11 @@ def build_for(state: dict, build: Callable[[], AnyNetwork], path: str | Path) ->
         with torch.device("meta"):
             full_match(build(), state)
         model = build()
-        load_into(model, state)
     except (ValueError, RuntimeError, ZeroDivisionError) as error:
         why = " ".join(str(error).split())[:200]
         raise InputError(f"{path} does not fit what it says of itself: {why}") from error
+    try:
+        load_into(model, state)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from error
     return model

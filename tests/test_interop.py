@@ -505,6 +505,11 @@ def test_weights_of_something_else_are_refused(tmp_path):
         load(tmp_path / "r101.safetensors")
 
 
+def test_equal_names_of_other_shapes_are_told_with_their_shapes():
+    with pytest.raises(ValueError, match=r"first weight: \(2, 2\) for \(4, 3\).*of another size"):
+        load_into(torch.nn.Linear(3, 4), {"weight": torch.zeros(2, 2), "more": torch.zeros(1)})
+
+
 def test_the_module_does_not_wake_the_other_libraries():
     code = (
         "import rsssl_nb.weights, sys, json; print(json.dumps([n for n in ('torchvision', 'timm', "

@@ -40,14 +40,17 @@ def test_more_windows_than_memory_holds_are_refused_at_once(scene, tmp_path, sam
 
 @pytest.mark.parametrize("command", ["pretrain", "finetune"])
 def test_a_batch_larger_than_the_memory_is_refused(scene, tmp_path, command, monkeypatch):
-    monkeypatch.setattr("rsssl_nb.files.free_memory", lambda: 1e5)
+    monkeypatch.setattr("rsssl_nb.files.free_memory", lambda: 3e6)  # the network fits
     lines = dict(
-        pretrain=("pretrain", scene / "in", "--samples", 8),
+        pretrain=("pretrain", scene / "in", "--samples", 64),
         finetune=("finetune", "random", "--images", scene / "in/image.tif", "--labels", scene / "labels.tif")
         + ("--classes", scene / "labels.tif", "--fraction", 1),
     )
     told = refused(
-        *lines[command], *SHAPE, "--out", tmp_path / "out", says=["a batch of 4 windows", "--batch"]
+        *lines[command],
+        *SHAPE,
+        *("--batch", 64, "--out", tmp_path / "out"),
+        says=["a batch of 64 windows", "--batch"],
     )
     assert "GB of memory" in told.stderr and not (tmp_path / "out").exists()
 

@@ -17,6 +17,7 @@ from click.testing import CliRunner
 from rsssl_nb.cli import main
 from rsssl_nb.errors import InputError
 from rsssl_nb.files import is_first_process
+from rsssl_nb.training.finetune import finetune
 from rsssl_nb.training.processes import (
     Job,
     SharedBatchNorm,
@@ -116,6 +117,8 @@ def test_alone_nothing_changes():
 def test_another_world_is_refused(monkeypatch):
     with pytest.raises(InputError, match="--processes 2 was asked for and this job runs in 1"):
         refuse_other_world(2)
+    with pytest.raises(InputError, match="-m rsssl_nb finetune"):
+        finetune("random", "nowhere", "nowhere", processes=3)
     for name, value in dict(WORLD_SIZE="2", RANK="0", MASTER_ADDR="localhost").items():
         monkeypatch.setenv(name, value)
     assert refuse_other_world(2) == 2

@@ -7,13 +7,16 @@ import subprocess
 import pytest
 import torch
 from test_attack import SCENE, SMALL, TUNE
+from test_cli import good, refused
 
 from rsssl_nb.data.scenes import make_scene
+from rsssl_nb.data.write import write_raster, write_scene
 from rsssl_nb.errors import InputError
 from rsssl_nb.training.finetune import finetune
 from rsssl_nb.training.folder import checkpoints, code_version, keep_log
 from rsssl_nb.training.pretrain import pretrain
 from rsssl_nb.training.watch import read_log
+from rsssl_nb.weights import load_weights, save_weights
 
 
 def train(kind, out, **more):
@@ -120,3 +123,147 @@ def test_the_commit_is_found_in_a_checkout_and_in_a_linked_worktree(tmp_path, mo
         assert code_version.__wrapped__() == git("rev-parse", "HEAD", at=tmp_path / name)[:12]
     git("pack-refs", "--all")
     assert code_version.__wrapped__() == git("rev-parse", "HEAD", at=tmp_path / "linked")[:12]
+
+
+def command(kind, folder, *more):
+    "The command line of a short run on two scenes in a folder, without the command's own images."
+    short = [
+        "--steps",
+        3,
+        "--batch",
+        2,
+        "--size",
+        32,
+        "--width",
+        4,
+        "--device",
+        "cpu",
+        "--out",
+        folder / "run",
+    ]
+    if kind == "pretrain":
+        return ["pretrain", folder / "image.tif", *short, "--samples", 4, *more]
+    given = ["--images", folder / "image.tif", "--labels", folder / "labels.tif"]
+    return ["finetune", "random", *given, *short, *more]
+
+
+@pytest.fixture(scope="module", params=["pretrain", "finetune"])
+def job(request, tmp_path_factory):
+    "A finished run of a command: (the command's name, its folder)."
+    folder = tmp_path_factory.mktemp(request.param)
+    write_scene(make_scene(64, seed=1), folder)
+    good(*command(request.param, folder))
+    return request.param, folder
+
+
+@pytest.mark.parametrize("log", [None, "", "\0garbage\n", '{"step": 2}\n', '{"step": 2, "loss": "x"}\n'])
+def test_a_finished_run_whose_log_is_damaged_is_still_opened(job, log, tmp_path):
+    kind, folder = job
+    shutil.copytree(folder, tmp_path / "a")
+    path = tmp_path / "a/run/log.jsonl"
+    path.unlink()
+    if log is not None:
+        path.write_text(log)
+    said = good(*command(kind, tmp_path / "a", "--resume", "auto"))
+    assert "log.jsonl is damaged" in said and "safetensors" in said
+
+
+def test_a_run_at_its_last_step_is_complete_whatever_its_log_says(job, tmp_path):
+    kind, folder = job
+    shutil.copytree(folder, tmp_path / "a")
+    weights = next((tmp_path / "a/run").glob("*coder.safetensors" if kind == "pretrain" else "seg*"))
+    before = weights.read_bytes()
+    weights.unlink()
+    path = tmp_path / "a/run/log.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    assert "wrote" in good(*command(kind, tmp_path / "a", "--resume", "auto"))
+    assert weights.read_bytes() == before
+
+
+def test_a_run_that_is_not_there_is_not_begun_by_resuming_it(job):
+    kind, folder = job
+    short = command(kind, folder)
+    where = short.index("--out")
+    refused(*short[:where], *short[where + 2 :], "--resume", folder / "none", says="no checkpoint to resume")
+    assert not (folder / "none").exists()
+
+
+@pytest.mark.parametrize("option, says", [("--size", "size 32, not 40"), ("--fraction", "--fraction")])
+def test_the_setting_that_differs_is_named(job, option, says):
+    kind, folder = job
+    if kind == "pretrain" and option == "--fraction":
+        option, says = "--samples", "samples 4, not"
+    value = {"--size": 40, "--fraction": 0.3, "--samples": 6}[option]
+    refused(*command(kind, folder, "--resume", "auto", option, value), says=["was started", says])
+
+
+@pytest.mark.parametrize("more", [["--accumulate", 4], ["--accumulate", 2, "--steps", 1]])
+def test_a_run_without_an_update_is_refused(job, more, tmp_path):
+    kind, folder = job
+    refused(
+        *command(kind, folder, "--out", tmp_path / "x", *more), says=[f"accumulate {more[1]}", "or fewer"]
+    )
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    "option, value, says",
+    [
+        ("--width", 0, "width 0 is too small: use"),
+        ("--width", 200000, "smaller --width"),
+        ("--stride", 0, "stride 0 is too small: use 8"),
+        ("--encoder", "", "choose resnet18"),
+        ("--bands", 0, "bands 0 is too small: use"),
+        ("--bands", -3, "bands -3 is too small: use"),
+        ("--device", "cpu:abc", "'cpu:abc' is not available here: use one of"),
+    ],
+)
+def test_a_network_that_cannot_be_is_refused(job, option, value, says, tmp_path):
+    kind, folder = job
+    kind = "pretrain" if option == "--bands" else kind
+    refused(*command(kind, folder, "--out", tmp_path / "x", option, value), says=says)
+    assert not (tmp_path / "x").exists()
+
+
+def test_weights_that_are_not_finite_are_refused_by_every_command(job, tmp_path):
+    kind, folder = job
+    weights = next((folder / "run").glob("encoder.s*" if kind == "pretrain" else "segmenter.s*"))
+    state, meta = load_weights(weights)
+    next(iter(state.values())).view(-1)[0] = float("inf")
+    path = tmp_path / "bad.safetensors"
+    save_weights(path, state, meta)
+    out, says = tmp_path / "out", ["bad.safetensors", "NaN or infinity: load"]
+    if kind == "finetune":
+        refused("map", path, folder / "image.tif", out, "--device", "cpu", says=says)
+    else:
+        refused("embed", path, folder / "image.tif", out, "--device", "cpu", says=says)
+        refused("export", path, out, says=says)
+        refused("pretrain", folder / "image.tif", "--init", path, "--size", 32, "--out", out, says=says)
+        given = ["--images", folder / "image.tif", "--labels", folder / "labels.tif", "--out", out]
+        refused("finetune", path, *given, "--size", 32, says=says)
+    assert not out.exists()
+
+
+def test_weights_start_at_the_stride_that_is_asked_for(tmp_path):
+    run = train("pretrain", tmp_path / "a")
+    for start in (tmp_path / "a", run):
+        model, _ = finetune(start, SCENE, SCENE.labels, **TUNE | dict(width=None, steps=1, stride=16))
+        assert model.encoder.stride == 16
+
+
+def test_a_probe_of_other_bands_is_refused_before_the_first_step(job, tmp_path):
+    folder = job[1]
+    write_raster(tmp_path / "three.tif", SCENE.image[:3])
+    write_raster(tmp_path / "labels.tif", SCENE.labels[None])
+    probe = ["--probe-images", tmp_path / "three.tif", "--probe-labels", tmp_path / "labels.tif"]
+    refused(*command("pretrain", folder, "--out", tmp_path / "x", *probe), says=["3 bands", "4: give"])
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_fine_tuned_run_is_no_encoder(job, tmp_path):
+    kind, folder = job
+    if kind == "finetune":
+        said = refused(
+            "embed", folder / "run", folder / "image.tif", tmp_path / "x.tif", says="fine-tuned run"
+        )
+        assert "random" not in said.stderr

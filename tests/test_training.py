@@ -414,13 +414,42 @@ def test_ground_of_its_own_chooses_the_step(files):
     scenes = [make_scene(256, seed=s) for s in range(files)]
     pairs, _ = open_pairs(scenes, [s.labels for s in scenes])
     windows = labelled_windows(pairs, 32, 1.0)
-    kept, held = hold_out(pairs, windows)
+    kept, held = hold_out(pairs, windows, 32)
     assert sorted(kept + held.windows) == sorted(windows)
     assert 0.1 < len(held.windows) / len(windows) < 0.35
     for i in {w[0] for w in held.windows}:
         own, others = ([w for w in part if w[0] == i] for part in (held.windows, kept))
         assert not others or max(w[1] for w in others) < min(w[1] for w in own)
-    assert hold_out(pairs, windows[:19])[1].windows == []
+    assert hold_out(pairs, windows[:19], 32)[1].windows == []
+
+
+def test_windows_that_reach_into_held_out_ground_are_not_trained_on():
+    pairs, _ = open_pairs([SCENE], [SCENE.labels])
+    windows = [(0, x, y) for y in range(0, 97, 16) for x in range(0, 97, 16)]  # each overlaps its neighbours
+    kept, held = hold_out(pairs, windows, 32)
+    assert kept and held.windows and "that overlap them left out" in held.told
+    assert all(max(abs(x - u), abs(y - v)) >= 32 for _, x, y in kept for _, u, v in held.windows)
+
+
+def test_a_list_names_itself_and_counts_a_window_once(tmp_path):
+    write_raster(tmp_path / "scene.tif", SCENE.image)
+    pairs, _ = open_pairs([tmp_path / "scene.tif"], [SCENE.labels])
+    path = tmp_path / "list.txt"
+    path.write_text("scene_y0000_x0000\n" * 3 + "scene_y0032_x0000\n")
+    with pytest.warns(UserWarning, match="list.txt names 2 windows that it has named before"):
+        assert labelled_windows(pairs, 32, subset=path) == [(0, 0, 0), (0, 0, 32)]
+    for line in ("other_y0000_x0000", "scene_y0000_x9999"):
+        path.write_text(line)
+        with pytest.raises(InputError, match="list.txt (names other|has the window)"):
+            labelled_windows(pairs, 32, subset=path)
+
+
+def test_images_of_mixed_bands_are_named(tmp_path):
+    for name, bands in (("a", 3), ("b", 4)):
+        write_raster(tmp_path / f"{name}.tif", SCENE.image[:bands])
+    files = [tmp_path / "a.tif", tmp_path / "b.tif"]
+    with pytest.raises(InputError, match="b.tif has 4 bands and .*a.tif 3"):
+        open_pairs(files, [SCENE.labels, SCENE.labels])
 
 
 TUNE = dict(fraction=1.0, size=32, width=4, batch=4, progress=False, device="cpu")
@@ -506,7 +535,7 @@ def test_of_the_steps_within_the_slack_of_the_best_the_latest_is_kept(monkeypatc
 def test_only_ground_of_its_own_has_a_slack():
     pairs, classes = open_pairs(SCENE, SCENE.labels)
     windows = labelled_windows(pairs, 16, 1.0)
-    assert hold_out(pairs, windows)[1].slack == 0.02
+    assert hold_out(pairs, windows, 16)[1].slack == 0.02
     assert given_validation(SCENE, SCENE.labels, classes, "auto", 16, 4).slack == 0
 
 

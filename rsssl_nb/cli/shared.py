@@ -135,6 +135,8 @@ def sentence(error):
         text = f"{text}: MPLBACKEND is {os.environ['MPLBACKEND']!r} and not installed here, so unset it"
     if isinstance(error, RuntimeError) and re.search("compiler|InvalidCxxCompiler", f"{type(error)} {text}"):
         text = f"{text[:120]}: --compile needs a C++ compiler, so install g++, or leave --compile out"
+    if isinstance(error, RuntimeError) and (asked := re.search("can't allocate memory|out of memory", text)):
+        text = f"{text[text.find(asked[0]) :][:90]}: use a smaller --width, --batch or --size"
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         text = f"{where}{error.strerror}: check the path, its permissions and the free space"

@@ -192,7 +192,7 @@ def notes_on(config, seconds, device="cpu"):
             "use a larger --batch, and more --samples"
         )
     if tuning and config.windows < 4:
-        yield f"{config.windows} labelled windows show little of any class: choose a larger --fraction"
+        yield f"{config.windows} labelled windows show little of any class: learn from more, or label more"
     if not tuning and not (usual := usual_rate(config)) / UNUSUAL <= config.lr <= usual * UNUSUAL:
         update = config.images * config.accumulate
         yield (
@@ -314,7 +314,15 @@ def pretrain(
     ending = "stopped when asked to; go on with --resume auto"
     if run.complete:
         ending = f"wrote {out / 'encoder.safetensors'}"
-    say(f"{len(run.log)} steps, loss {run.log[0]['loss']:.3f} -> {run.log[-1]['loss']:.3f}; {ending}")
+    say(f"{course(run.log)}; {ending}")
+
+
+def course(log):
+    "How long a run was and where its loss went, as far as its log tells."
+    losses = [row["loss"] for row in log if row.get("loss") is not None]
+    if not losses:
+        return "its log.jsonl is damaged and tells no loss"
+    return f"{len(log)} steps, loss {losses[0]:.3f} -> {losses[-1]:.3f}"
 
 
 def training_images(paths):
@@ -420,7 +428,7 @@ def finetune(run, images, labels, out, subset, resume, deterministic, **kw):
     if scored:
         best = max(scored, key=lambda row: row["miou"])
         kept = f"kept step {best['step'] + 1} (mIoU {best['miou']:.3f} on the labels that choose)"
-    say(f"{len(log)} steps, loss {log[0]['loss']:.3f} -> {log[-1]['loss']:.3f}; {kept}; wrote {written}")
+    say(f"{course(log)}; {kept}; wrote {written}")
     if hasattr(model, "outcome"):
         say(f"{model.outcome}\nwrote {out / 'outcome.png'} and outcome.json")
 

@@ -33,9 +33,11 @@ def pick_device(name: str = "auto") -> str:
     known = [device for device, ok in there.items() if ok]
     if name == "auto":
         return known[0]
-    if name.split(":")[0] not in known:
+    kind, _, number = name.partition(":")
+    there_are = torch.cuda.device_count() if kind == "cuda" else 1
+    if kind not in known or name != kind and not (number.isdecimal() and int(number) < there_are):
         raise InputError(f"device {name!r} is not available here: use one of {', '.join(known)}")
-    return name
+    return name if kind == "cuda" else kind
 
 
 def start_engine(device: str = "cpu", precision: str = "no", accumulate: int = 1, board=None):

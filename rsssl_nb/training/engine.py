@@ -332,11 +332,12 @@ def run_task(
         recorder = RunRecorder(folder, config, engine, every)
         with in_a_sentence(recorder.heard):
             log = train(task, model, wrapped, engine, recorder, first, skipped, workers, progress, tell)
-        complete = bool(log) and log[-1]["step"] + 1 == config.total
+        done = max(first, log[-1]["step"] + 1 if log else 0)  # lines of the log may be lost
+        complete = done == config.total
         if log and not complete and alone and in_notebook():
             kept_in = '; go on with resume="auto" and the same out' if folder else ", in memory only"
-            show_note(f"stopped after step {len(log)} of {config.total}; the run so far is kept{kept_in}")
-        if complete and not math.isfinite(log[-1]["loss"]):
+            show_note(f"stopped after step {done} of {config.total}; the run so far is kept{kept_in}")
+        if complete and log and not math.isfinite(log[-1].get("loss", 0)):
             raise ValueError(
                 f"the last loss is not finite, and no weights were written: {recorder.way_out()}"
             )
@@ -346,7 +347,7 @@ def run_task(
             task.finish(folder if alone else None, learner)
         engine.wait_for_everyone()
         engine.end_training()
-    recorder.obey(len(log), complete)
+    recorder.obey(done, complete)
     return log, complete
 
 # %% ../../nbs/library/training/engine.ipynb #c046087d

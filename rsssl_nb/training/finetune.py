@@ -25,13 +25,14 @@ from ..methods.base import At, Step, uniform
 from ..moved import forward
 from ..notebook import in_notebook
 from ..tensors import build_for
-from .config import TuneConfig, check_config
+from .config import TuneConfig, check_config, refuse_no_update
 from .crops import CropSet, augment, class_weights, crop_batches, dice_loss, pixel_loss
 from rsssl_nb.training.device import (
     pick_device,
     placed,
     resolve_workers,
     settle_precision,
+    share_of,
     start_engine,
 )
 from .engine import decay_groups, run_task
@@ -40,7 +41,7 @@ from .labelled import choose, digest_windows, window_statistics
 from .outcome import tell_outcome
 from .pretrain import digest
 from .processes import refuse_other_world, sum_over, world
-from .start import kept_normalisation, refuse_plain, start_encoder
+from .start import kept_normalisation, refuse_plain, refuse_shape, start_encoder
 from rsssl_nb.training.validation import (
     MOST,
     Validation,
@@ -265,7 +266,7 @@ def finetune(
     The folder holds config, log, checkpoints and, at the end, `segmenter.safetensors` and `outcome.json` and
     `.png`: IoU of each class, truth beside prediction (`model.outcome`, shown in a notebook).
     `run`: pretraining folder, weights file, "imagenet", "shipped:NAME", Run, or "random" (shaped by
-    `encoder`, `width`, `stride`; a file must hold what they ask for). `images`, `labels`: folders paired by
+    `encoder`, `width`, `stride`; a file must hold the first two). `images`, `labels`: folders paired by
     file stem, files, or Scenes and arrays; `classes`: Classes, a `classes.json`, or None: as listed beside
     them, else as the labels show them (`data/legend`). `fraction` in (0, 1] of the grid's windows of
     `size` pixels that hold labels (default all), or `subset` (file or list). The length is
@@ -311,9 +312,8 @@ def finetune(
     folder = Path(out) if out else None
     if folder:
         refuse_taken(folder, resume)
-    world_size = refuse_other_world(processes)
-    if batch % world_size:
-        raise InputError(f"batch {batch} does not divide among {world_size} processes")
+    refuse_shape(encoder, width, stride)
+    share_of(batch, batch, refuse_other_world(processes, "finetune"))
     device = pick_device(device)
     started = folder and resume and (folder / "config.json").exists()
     kept = read_config(folder, (TuneConfig,)) if folder and started else None
@@ -365,6 +365,7 @@ def finetune(
                 channels_last=channels_last,
             )
         )
+        refuse_no_update(config)
         refuse_no_memory(
             f"a batch of {config.images} windows of {size} pixels",
             12.0 * config.images * config.bands * size**2 / world()[1],  # raw, cut and turned, in float32

@@ -195,9 +195,12 @@ def open_pairs(
         found = found or numbered_classes(labels)
         both = list(zip(images, labels, strict=True))
     rasters = [open_raster(image, alpha) for image, _ in both]
-    bands = {r.bands for r in rasters}
-    if len(bands) > 1:
-        raise InputError(f"the labelled images have {sorted(bands)} bands: give images of one band count")
+    other = next((r for r in rasters if r.bands != rasters[0].bands), rasters[0])
+    if other is not rasters[0]:
+        raise InputError(
+            f"{other.name} has {other.bands} bands and {rasters[0].name} {rasters[0].bands}: give images of "
+            "one band count"
+        )
     with bar_over(list(zip(rasters, both)), "labels", show=progress) as turns:
         read = [lab if isinstance(lab, LabelRaster) else LabelRaster(lab, found, r) for r, (_, lab) in turns]
     return list(zip(rasters, read)), found
@@ -245,10 +248,11 @@ def names_of_labels(pairs: list) -> str:
 def labelled_windows(
     pairs: list, size: int, fraction=None, subset=None, seed: int = 0, progress: bool = False
 ) -> list[tuple]:
-    """The windows to learn from, as [(pair number, x, y)]: a share of the grid, or a list from `read_subset`.
+    """The windows to learn from, as [(pair number, x, y)]: a share of the grid, or a list or its file.
 
     `pairs` are (Raster, labels) with equal height and width. A share is taken of the grid's windows that hold
-    labels. InputError names a listed window on no image, and says when no window holds a label.
+    labels; what is listed several times counts once, with a Note. InputError names a listed window on no
+    image, and says when no window holds a label.
     """
     stems = {one_name(Path(str(r.path))): i for i, (r, _) in enumerate(pairs) if r.path}
     if subset is None:
@@ -261,17 +265,21 @@ def labelled_windows(
                 "a labelled pixel: check what the labels ignore and declare as nodata"
             )
         return choose(held, fraction, seed)
-    subset = [(unicodedata.normalize("NFC", stem), x, y) for stem, x, y in subset]
+    told = f"{subset}" if isinstance(subset, (str, os.PathLike)) else "the subset"
+    listed = read_subset(subset) if isinstance(subset, (str, os.PathLike)) else subset
+    subset = list(dict.fromkeys((unicodedata.normalize("NFC", stem), x, y) for stem, x, y in listed))
+    if again := len(listed) - len(subset):
+        warnings.warn(f"{told} names {again} windows that it has named before: they count once", Note, 2)
     for stem, x, y in subset:
         if stem not in stems:
             raise InputError(
-                f"the subset names {stem}, and no image has that name: check --images, or the list"
+                f"{told} names {stem}, and no image has that name: check --images, or the list"
             )
         r = pairs[stems[stem]][0]
         if x >= r.width or y >= r.height:
             raise InputError(
-                f"the subset's window {stem} x {x} y {y} lies outside the image of "
-                f"{r.width} x {r.height} pixels"
+                f"{told} has the window {stem} x {x} y {y}, which lies outside the image of "
+                f"{r.width} x {r.height} pixels: correct or delete its line"
             )
     return [(stems[stem], x, y) for stem, x, y in subset]
 

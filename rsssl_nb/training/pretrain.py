@@ -23,7 +23,7 @@ from ..methods.base import At, Method, Step
 from ..methods.registry import DEFAULTS, method_class, recorded_method
 from ..moved import forward
 from ..tensors import build_for
-from .config import Config, check_config
+from .config import Config, check_config, refuse_no_update
 from rsssl_nb.training.device import (
     pick_device,
     placed,
@@ -42,6 +42,7 @@ from rsssl_nb.training.start import (
     other_normalisation,
     refuse_other_trunk,
     refuse_plain,
+    refuse_shape,
 )
 from .windows import batches
 from ..views.pairs import two_views
@@ -147,8 +148,10 @@ def load_encoder(source: Path | str) -> tuple[Encoder, dict]:
     InputError when there is no such file, or when it does not hold an encoder of ours.
     """
     path = Path(source) / "encoder.safetensors" if Path(source).is_dir() else Path(source)
+    if (path.parent / "segmenter.safetensors").exists() and not path.exists():
+        raise InputError(f"{source} is a fine-tuned run: give the pretraining run that it started from")
     if not path.exists():
-        raise InputError(f"{path} does not exist: give a finished pretraining run, or `random`")
+        raise InputError(f"{path} does not exist: give a finished pretraining run, or its weights file")
     state, meta = load_weights(path)
     if meta.get("kind") != "encoder":
         raise InputError(
@@ -302,6 +305,7 @@ def pretrain(
     for name, value in (("steps", steps), ("epochs", epochs), ("batch", batch)):
         if value is not None and value < 1:
             raise InputError(f"{name} {value} is too small: use 1 or more")
+    refuse_shape(encoder, width, stride, bands)
     device = pick_device(device)
 
     # the run that goes on, the network it starts from, the images
@@ -314,6 +318,11 @@ def pretrain(
         refuse_other_trunk(init, start.encoder, encoder, width)
     sources = images if isinstance(images, (list, tuple)) else [images]
     pool = Pool(sources, size, max_nodata, alpha=alpha, bands=bands, allow_remote=allow_remote)
+    if getattr(probe, "bands", pool.bands) != pool.bands:
+        raise InputError(
+            f"the probe's images have {probe.bands} bands and the images {pool.bands}: give --probe-images "
+            "of the same bands"
+        )
     if start and start.encoder.bands != pool.bands:
         start = open_start(init, pool.bands, encoder)
 
@@ -354,6 +363,7 @@ def pretrain(
             defaults=kept.defaults if kept else DEFAULTS,
         )
     )
+    refuse_no_update(config)
 
     refuse_no_memory(
         f"a batch of {config.images} windows of {size} pixels",

@@ -126,7 +126,7 @@ def share_batchnorm(module: AnyModule, cuda: bool = False) -> AnyModule:
     return module
 
 # %% ../../nbs/library/training/processes.ipynb #52914e70
-def refuse_other_world(processes: int | None) -> int:
+def refuse_other_world(processes: int | None, command: str = "pretrain") -> int:
     """How many processes this job runs in. InputError unless they are `processes` (None: any number).
 
     Some launchers start one process in silence.
@@ -143,7 +143,7 @@ def refuse_other_world(processes: int | None) -> int:
     if processes is not None and size != processes:
         raise InputError(
             f"--processes {processes} was asked for and this job runs in {size}: start it with "
-            f"torchrun --standalone --nproc_per_node {processes} -m rsssl_nb pretrain ..."
+            f"torchrun --standalone --nproc_per_node {processes} -m rsssl_nb {command} ..."
         )
     return size
 
