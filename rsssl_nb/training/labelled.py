@@ -272,9 +272,7 @@ def labelled_windows(
         warnings.warn(f"{told} names {again} windows that it has named before: they count once", Note, 2)
     for stem, x, y in subset:
         if stem not in stems:
-            raise InputError(
-                f"{told} names {stem}, and no image has that name: check --images, or the list"
-            )
+            raise InputError(f"{told} names {stem}, and no image has that name: check --images, or the list")
         r = pairs[stems[stem]][0]
         if x >= r.width or y >= r.height:
             raise InputError(
