@@ -297,6 +297,7 @@ def test_a_score_that_is_none_is_never_the_best(monkeypatch):
     monkeypatch.setattr(page, "window_miou", lambda *_: next(scores))
     task = page.Finetuning.__new__(page.Finetuning)
     task.config, task.windows, task.pairs, task.best = page.TuneConfig(length=4, look_every=1), [0], [], {}
+    task.slack = 0.0
     engine = type("E", (), dict(autocast=lambda self: __import__("contextlib").nullcontext(), device="cpu"))()
     for step in range(1, 5):
         task.look(torch.nn.Linear(1, 1), step, engine)
