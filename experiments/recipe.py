@@ -96,7 +96,7 @@ def main():
         told = dict(windows=windows, commit=commit_of(asked.old if old else ROOT))
         for kept, step, place in made:
             found = judged(place, image, truth, dubai / "classes.json")
-            rows.keep(job | dict(kept=kept, step=step) | found | told)
+            rows.keep(job | dict(kept=kept, kept_step=step) | found | told)
 
 
 if __name__ == "__main__":
