@@ -168,7 +168,7 @@ def test_light_is_shared_by_the_parcels_of_a_mosaic(numbered):
 def test_textures_of_the_two_parts_share_nothing():
     train, judged = painted_textures("train", 4, 32), painted_textures("judge", 4, 32)
     share_no_image(train, judged)
-    with pytest.raises(InputError, match="image 3 to judge by is image 0 to train by"):
+    with pytest.raises(InputError, match="image 3 to judge by is, byte for byte, image 0 to train by"):
         mixed = judged.images.copy()
         mixed[3] = train.images[0]
         share_no_image(train, judged._replace(images=mixed))
