@@ -275,7 +275,8 @@ def test_a_killed_reader_ends_the_run_in_a_sentence(tmp_path, image):
         if row["step"] == 2:
             [os.kill(p.pid, signal.SIGKILL) for p in multiprocessing.active_children()]
 
-    with pytest.raises(InputError, match="fewer --workers; the last checkpoint is good|killed by signal.*--resume auto"):
+    told = "fewer --workers; the last checkpoint is good|killed by signal.*--resume auto"
+    with pytest.raises(InputError, match=told):
         pretrain(
             image,
             out=tmp_path / "run",

@@ -169,7 +169,8 @@ def test_a_sane_run_is_never_bad(sane):
 
 @pytest.mark.parametrize(
     "method",
-    # not FALSE, which one make of processors keeps alive, nor SSCCL: BatchNorm in its heads keeps such a run alive, as the next test shows
+    # not SSCCL: BatchNorm in its heads keeps such a run alive, as the next test shows; nor FALSE, which
+    # lives on one make of processors
     ["simclr", *(pytest.param(m, marks=pytest.mark.long) for m in ("glcnet", "grass"))],
 )
 def test_a_rate_times_1000_is_reported_within_20_steps(method):
