@@ -111,10 +111,11 @@ def save_checkpoint(folder: Path | str, step: int, config, method: nn.Module, op
     try:
         write_aside(path, lambda aside: torch.save(kept, aside))
     except RuntimeError as error:  # torch's own, of a full disk
+        if "DataLoader worker" in str(error):  # a reader's death, told whatever is being done
+            raise
         raise InputError(
             f"{path} cannot be written ({' '.join(str(error).split())[:80]}): free space on its disk, then "
-            "go "
-            "on with --resume auto"
+            "go on with --resume auto"
         ) from error
     for old in checkpoints(folder)[:-2]:
         old.unlink(missing_ok=True)
