@@ -165,12 +165,15 @@ class SceneJudge:
 
     `train`, `judged`: ImageSets that share no image. `labels`: images a class to learn from, `draws` of them
     each. The kNN votes with the cosines of the `neighbours` nearest (at most the labels) in standardised
-    features. `rows(encoder)` and `floors()` give dicts of judge, labels, value (accuracy, mean over draws),
+    features. `files`: the paths of both sets, for messages.
+    `rows(encoder)` and `floors()` give dicts of judge, labels, value (accuracy, mean over draws),
     low, high and `classes` (accuracy by name). InputError for one class, too few images, other bands, an
     image on both sides.
     """
 
-    def __init__(self, train, judged, labels=(2, 5, 20, 100), draws=10, neighbours=5, decay=1e-3, seed=0):
+    def __init__(
+        self, train, judged, labels=(2, 5, 20, 100), draws=10, neighbours=5, decay=1e-3, seed=0, files=None
+    ):
         check_numbers(labels, draws, decay)
         if neighbours < 1:
             raise InputError(f"{neighbours} neighbours cannot vote: use 1 or more")
@@ -181,7 +184,7 @@ class SceneJudge:
             )
         self.train, self.judged = train.check(max(labels)), judged.check()
         same_bands(train.images, judged.images)
-        share_no_image(train, judged)
+        share_no_image(train, judged, files)
         self.labels, self.draws, self.neighbours = tuple(labels), draws, neighbours
         self.decay, self.seed, self.name = decay, seed, "scene"
         self.moments = band_moments(train.images)
@@ -435,18 +438,18 @@ def standard_judges(folder=None, size=None, labels=None, tiles=64, seed=0, frame
     judges say.
     """
     if folder is None:
-        size, mosaics = size or 64, 96
+        size, mosaics, files = size or 64, 96, None
         train, judged = (painted_textures(part, each, size) for part, each in (("train", 32), ("judge", 16)))
     else:
         size, mosaics, found = size or 128, 256, open_folders(folder)
         found.refuse_few(2)
         train, judged = (found.read(part, size, progress) for part in ("train", "judge"))
-        share_no_image(train, judged, [found.part(part).paths for part in ("train", "judge")])
+        files = [found.part(part).paths for part in ("train", "judge")]
     fewest = int(np.bincount(train.check().labels, minlength=len(train.classes)).min())
     labels = labels or [n for n in (2, 5, 20, 100) if n <= fewest] or [fewest]
     made = [make_mosaics(part, mosaics, size * 3 // 32 * 8, seed=k) for k, part in enumerate((train, judged))]
     return [
-        SceneJudge(train, judged, labels, seed=seed),
+        SceneJudge(train, judged, labels, seed=seed, files=files),
         PixelJudge(*made, train.classes, (min(tiles, mosaics),), seed=seed, frame=frame),
     ]
 
