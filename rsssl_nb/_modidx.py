@@ -2303,6 +2303,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'rsssl_nb.weights._source': ('library/weights.html#_source', 'rsssl_nb/weights.py'),
                                   'rsssl_nb.weights._weights_in': ('library/weights.html#_weights_in', 'rsssl_nb/weights.py'),
                                   'rsssl_nb.weights.export': ('library/weights.html#export', 'rsssl_nb/weights.py'),
+                                  'rsssl_nb.weights.fill': ('library/weights.html#fill', 'rsssl_nb/weights.py'),
                                   'rsssl_nb.weights.imagenet_path': ('library/weights.html#imagenet_path', 'rsssl_nb/weights.py'),
                                   'rsssl_nb.weights.load': ('library/weights.html#load', 'rsssl_nb/weights.py'),
                                   'rsssl_nb.weights.shipped': ('library/weights.html#shipped', 'rsssl_nb/weights.py'),

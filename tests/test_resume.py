@@ -168,6 +168,19 @@ def test_a_finished_run_whose_log_is_damaged_is_still_opened(job, log, tmp_path)
     assert "log.jsonl is damaged" in said and "safetensors" in said
 
 
+def test_nan_in_the_weights_of_a_finished_run_names_their_file(job, tmp_path):
+    kind, folder = job
+    shutil.copytree(folder, tmp_path / "a")
+    weights = next((tmp_path / "a/run").glob("*coder.safetensors" if kind == "pretrain" else "seg*"))
+    state, meta = load_weights(weights)
+    save_weights(
+        weights, {key: v * torch.nan if v.is_floating_point() else v for key, v in state.items()}, meta
+    )
+    for path in checkpoints(tmp_path / "a/run"):
+        path.unlink()
+    refused(*command(kind, tmp_path / "a", "--resume", "auto"), says=[f"{weights.name}: its ", "holds NaN"])
+
+
 def test_a_run_at_its_last_step_is_complete_whatever_its_log_says(job, tmp_path):
     kind, folder = job
     shutil.copytree(folder, tmp_path / "a")

@@ -48,7 +48,7 @@ from rsssl_nb.training.validation import (
     open_taught,
     window_miou,
 )
-from ..weights import SHIPPED, load_into, load_weights, save_weights
+from ..weights import SHIPPED, fill, load_into, load_weights, save_weights
 
 # %% ../../nbs/library/training/finetune.ipynb #0000001b
 def build_segmenter(encoder: Encoder, meta: dict, pairs: list, windows: list, size: int, classes, mode: str):
@@ -140,7 +140,7 @@ class Finetuning:
 
     def reopen(self, folder: Path, model: nn.Module) -> None:
         "The finished segmenter's weights in the model. InputError or ValueError when its file is damaged."
-        load_into(model, load_weights(folder / "segmenter.safetensors")[0])
+        fill(model, folder / "segmenter.safetensors")
 
     def finish(self, folder: Path | None, model: Any) -> None:
         "The best step's weights in the model, and its file."

@@ -46,7 +46,7 @@ from rsssl_nb.training.start import (
 )
 from .windows import batches
 from ..views.pairs import two_views
-from ..weights import load_into, load_weights, save_weights
+from ..weights import fill, load_into, load_weights, save_weights
 
 # %% ../../nbs/library/training/pretrain.ipynb #00000027
 class Pretraining:
@@ -105,7 +105,7 @@ class Pretraining:
 
     def reopen(self, folder: Path, model: Any) -> None:
         "The finished encoder's weights in the model. InputError or ValueError when its file is damaged."
-        load_into(model.encoder, load_weights(folder / "encoder.safetensors")[0])
+        fill(model.encoder, folder / "encoder.safetensors")
 
     def finish(self, folder: Path | None, model: Any) -> None:
         "The encoder's file."
