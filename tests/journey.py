@@ -4,7 +4,8 @@ Serves `rsssl-nb dashboard` on three rasters made from RSSSL_DATA (two of 3 band
 every tab in headless Chromium at 900, 1280 and 1920 pixels, light and dark, makes a gesture in each and
 asserts that the pixels of the result changed. Prints the seconds from the command to the first picture and
 of each tab. Screenshots land in DIR. `--list` names the cells of this grid, `--only valley-1920-dark` (as
-often as wished) runs some of them, `--quick` sees each raster at one width only.
+often as wished) runs some of them, `--quick` sees each raster at one width only. With RSSSL_INSTALLED
+set it serves the package that is installed beside the Python it is run by, a wheel say, not this checkout.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from test_browser import CHROMIUM, FLAGS, grab, labelled, until, watched
+from test_browser import CHROMIUM, FLAGS, PACKAGE, grab, labelled, until, watched
 
 ROOT = Path(__file__).resolve().parents[1]
 TABS = ("temperature", "pair", "regions", "negatives", "matches", "saliency", "labels")
@@ -67,7 +68,7 @@ class Served:
     def __init__(self, file, home):
         self.started = time.time()
         env = os.environ | dict(
-            HOME=str(home), IPYTHONDIR=str(home / "ipython"), PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1"
+            HOME=str(home), IPYTHONDIR=str(home / "ipython"), OMP_NUM_THREADS="1", **PACKAGE
         )
         env |= {f"JUPYTER_{name}_DIR": str(home / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
         self.log = open(home / "log", "w+")  # noqa: SIM115

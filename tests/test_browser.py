@@ -26,6 +26,8 @@ FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --disable-dev-shm-usage"
 ).split()
+# what is served: this checkout, or with RSSSL_INSTALLED what is installed beside the Python that runs this
+PACKAGE = {} if os.environ.get("RSSSL_INSTALLED") else {"PYTHONPATH": str(ROOT)}
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.long,
@@ -115,7 +117,7 @@ class Served:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "HOME": str(home),
             "IPYTHONDIR": str(home / "ipython"),
-            "PYTHONPATH": str(ROOT),
+            **PACKAGE,
             "JUPYTER_PATH": str(ROOT / "nbs/explore"),
             **{f"JUPYTER_{n}_DIR": str(home / n.lower()) for n in ("CONFIG", "DATA", "RUNTIME")},
             "JUPYTERLAB_WORKSPACES_DIR": str(home / "work"),
