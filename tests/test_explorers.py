@@ -439,6 +439,7 @@ def test_networks_that_do_not_fit_are_named(tmp_path, net):
     box = make(
         "regions",
         nets=[
+            "random",
             glc,
             SimCLR(Encoder("resnet18", 4, 8, 8)),
             Encoder("resnet18", 3, 8, 8),
@@ -460,6 +461,16 @@ def test_networks_that_do_not_fit_are_named(tmp_path, net):
     )
 
 
+def test_an_explorer_opens_with_the_network_it_is_given_and_saves_what_was_applied(tmp_path, net):
+    box = make("regions", SCENE, [net])
+    assert box.controls["network"].label != "random"
+    settings = box.settings()
+    settings["controls"]["network"] = "random"
+    before = bytes(box.view.value)
+    box.apply(settings)
+    assert box.controls["network"].label == "random" and bytes(box.view.value) != before
+
+
 @pytest.mark.long
 def test_runs_checkpoints_and_segmenters_are_opened(image, tmp_path):
     from rsssl_nb.training.finetune import finetune
@@ -469,16 +480,16 @@ def test_runs_checkpoints_and_segmenters_are_opened(image, tmp_path):
     run = pretrain(image, "false", tmp_path / "run", **options)
     pretrain(image, "glcnet", tmp_path / "other", **options)
     menu = network_menu([tmp_path / "run", tmp_path / "run" / "encoder.safetensors", run])
-    assert menu[0] == ("random", "random") and menu[1][0].startswith("run, step-") and menu[-1][0] == "Run"
+    assert menu[-1] == ("random", "random") and menu[0][0].startswith("run, step-") and menu[-2][0] == "Run"
     embedded = [
-        embedded_rows(open_network(what, 4)[0], torch.ones(2, 4, 32, 32)) for _, what in menu[1:-2]
+        embedded_rows(open_network(what, 4)[0], torch.ones(2, 4, 32, 32)) for _, what in menu[:-3]
     ] + [embedded_rows(run.method, torch.ones(2, 4, 32, 32))]
-    assert torch.equal(embedded[-2], embedded[-1]) and open_network(menu[-2][1], 4)[
+    assert torch.equal(embedded[-2], embedded[-1]) and open_network(menu[-3][1], 4)[
         1
     ].flatten().tolist() == pytest.approx(list(run.config.mean))
-    box = make("regions", str(image), [tmp_path / "other"])
+    box = make("regions", str(image), ["random", tmp_path / "other"])
     with pytest.raises(InputError, match="GLCNet has no head"):
-        box.controls["network"].label = network_menu(tmp_path / "other")[-1][0]
+        box.controls["network"].label = network_menu(tmp_path / "other")[-2][0]
     finetune(
         run,
         [open_raster(image)],

@@ -665,6 +665,9 @@ def test_boxes_lie_in_their_windows_on_earth(grass, tmp_path, transform):
         )
     again = draw_boxes(method, tmp_path / "i.tif", None, config.mean, config.std, size=48, device="cpu")
     assert again == made["features"]
+    scores = sorted((f["properties"]["score"] for f in again), reverse=True)
+    best = draw_boxes(method, tmp_path / "i.tif", None, config.mean, config.std, size=48, device="cpu", top=3)
+    assert [f["properties"]["score"] for f in best] == scores[:3] and scores[0] > scores[-1]
 
 
 def test_boxes_stay_in_their_raster_and_nodata_has_none(grass, tmp_path):

@@ -64,8 +64,11 @@ def check(folder):
 @nodata
 @seed
 def split(image, out, block, buffer, shares, force, seed):
-    """Divide the mosaic IMAGE into blocks for train, val and test, written to OUT (GeoJSON) for a dataset's
-    `split`.
+    """Divide the mosaic IMAGE into blocks for train, val and test, written to OUT (GeoJSON; by default IMAGE
+    with the ending .split.geojson).
+
+    A dataset file own.toml takes them: images = "own.tif", labels = "own_labels.tif", split =
+    "own.split.geojson", a line each. Then `finetune RUN --images own.toml` learns from its train blocks.
     """
     from rsssl_nb.data.raster import open_raster
     from rsssl_nb.data.shapes import SPLITS, block_split, fitting_block, tenth_of, write_split

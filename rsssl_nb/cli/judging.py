@@ -115,6 +115,9 @@ def refuse_taken_file(path, option, force):
 def score(predicted, labels, classes, sample, as_csv, as_json, nodata, force):
     """Score the label map MAP against LABELS on the same grid; or several maps, or a folder of them, against
     the folder LABELS with files of the same names, all in one confusion matrix.
+
+    Ground that the network learnt from flatters it: give labels of other ground, or trust the held-out
+    figure that `finetune` printed.
     """
     from rsssl_nb.data.labels import read_classes
     from rsssl_nb.evaluation.scores import confusion_rows, score_rasters

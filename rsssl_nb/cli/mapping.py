@@ -305,18 +305,23 @@ def embed(run, images, out, size, alpha, allow_remote, own_numbers, basis, vecto
 @click.option(
     "--batch", type=COUNT, default=16, show_default=True, help="Windows that are each other's negatives."
 )
+@click.option("--top", type=COUNT, help="Keep so many boxes, those of the highest score. [default: all]")
 @seed
 def boxes(run, images, out, size, alpha, allow_remote, own_numbers, **kw):
-    """GraSS's regions as GeoJSON: what RUN cuts in IN.
+    """GraSS's regions as GeoJSON, for a GIS: the rectangles that RUN would train on in the rasters IN.
 
-    RUN is a run of GraSS or shipped:grass-1000; the boxes that its gradient chooses in the rasters IN are
-    written in map coordinates, of several IN one file each into the folder OUT.
+    RUN is a run of GraSS, shipped:grass, or one by name as shipped:grass-1000. Each window of --size pixels
+    is cropped twice at random (`view` a and b), and in each crop the gradient of the loss chooses a
+    rectangle; `score` is how far the gradient's map rises in it, to compare within one network. Written in
+    map coordinates, of several IN one file each into the folder OUT.
     """
     from rsssl_nb.data.joined import of_bands
     from rsssl_nb.mapping.boxes import draw_boxes, guided_method
+    from rsssl_nb.weights import for_bands
 
-    method, config = guided_method(run)
-    rasters = of_bands(opened(images, alpha, allow_remote), method.encoder.bands)
+    rasters = opened(images, alpha, allow_remote)
+    method, config = guided_method(for_bands(run, rasters[0].bands))
+    rasters = of_bands(rasters, method.encoder.bands)
     rasters, outs = with_outputs(images, rasters, out, ".geojson")
     rasters = at_own_levels(rasters, own_numbers, config.mean, config.std)
     size = config.size if size is None else size

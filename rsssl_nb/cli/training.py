@@ -157,7 +157,9 @@ def announce(config, seconds, device="cpu", start=None, everything=False):
         say(f"starts from {weights_path(start)}: {found}")
     length = f"{config.total} steps, {config.total / config.steps:.3g} epochs"
     windows = f"of {config.samples} windows, {config.images} a step, precision {config.precision}"
-    forecast = f"; about {config.total * seconds / 60:.3g} minutes here" if seconds else ""
+    minutes = config.total * (seconds or 0) / 60
+    told = f"about {minutes:.0f} minutes here" if minutes >= 1.5 else "a minute or less here"
+    forecast = f"; {told}" if seconds else ""
     if seconds and (memory := most_memory(device)):
         forecast += f", in {memory:.2g} GB of memory"
     say(f"{length} {windows}{forecast}")
@@ -265,7 +267,7 @@ def resume_mode(resume, out):
     type=PATH,
     help="Labelled images to watch by: a kNN vote after each epoch, as `knn` in the log.",
 )
-@click.option("--probe-labels", type=PATH, help="Their labels, paired by file stem.")
+@click.option("--probe-labels", type=PATH, help="Their labels, paired as --labels are.")
 @training
 @remote
 @alpha
@@ -364,12 +366,16 @@ def be_deterministic():
 @main.command()
 @click.argument("run")
 @click.option(
-    "--images", required=True, type=PATH, help="Folder of images, or a dataset (TOML or a known layout)."
+    "--images",
+    required=True,
+    type=PATH,
+    help="An image, a folder of images, or a dataset (TOML or a known layout).",
 )
 @click.option(
     "--labels",
     type=PATH,
-    help="Folder of label images, paired by file stem. [default: those of the dataset's training scenes]",
+    help="Its label image, whatever it is called, or a folder of them with the images' file stems. [default: "
+    "those of the dataset's training scenes]",
 )
 @click.option(
     "--classes",
@@ -381,7 +387,8 @@ def be_deterministic():
 @click.option(
     "--val-images",
     type=PATH,
-    help="Other images, to choose the step that is kept. [default: a fifth of the ground]",
+    help="Other images, to choose the step that is kept. [default: a fifth of the windows is held out for it "
+    "where there are twenty or more; of fewer nothing, so try a smaller --size]",
 )
 @click.option("--val-labels", type=PATH, help="Their labels, paired by file stem.")
 @click.option("--out", type=PATH, help="The run folder to make.")

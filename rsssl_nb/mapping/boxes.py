@@ -6,6 +6,7 @@
 __all__ = ['guided_method', 'shipped_method', 'to_map_coordinates', 'boxes_in_raster', 'box_features', 'draw_boxes']
 
 # %% ../../nbs/library/mapping/boxes.ipynb #a0317135
+import heapq
 import json
 import warnings
 from collections.abc import Callable, Iterator
@@ -89,10 +90,11 @@ def to_map_coordinates(transform: tuple, points) -> np.ndarray:
 
 def boxes_in_raster(
     method: GraSS | Combined, raw: torch.Tensor, places: np.ndarray, mean, std, seed: int = 0
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     """The boxes that a GraSS chooses in two views of each raw window (B, C, h, w), in pixels of the raster.
 
-    `places` (B, 2) are the windows' corners x y. Gives (2B, 4) x0 y0 x1 y1; view a of all windows first.
+    `places` (B, 2) are the windows' corners x y. Gives (2B, 4) x0 y0 x1 y1, view a of all windows first, and
+    their scores (2B,): the greatest value of each view's loss map.
     """
     pair = two_views(
         normalise(raw, mean, std),
@@ -102,11 +104,12 @@ def boxes_in_raster(
         index=torch.as_tensor(places[:, 0] + places[:, 1] * 2**20),
         min_iou=method.min_iou,
     )
-    chosen, _ = method.crop.boxes(method.guide(pair), pair)
+    heat = method.guide(pair)
+    chosen, _ = method.crop.boxes(heat, pair)
     in_view = corners(view_affine(chosen, pair.size), pair.size)
     in_window = transform_points(torch.cat([pair.where_a, pair.where_b]), in_view).cpu().double()
     boxes = torch.cat([in_window.amin(1), in_window.amax(1)], 1)
-    return (boxes + torch.as_tensor(places).repeat(2, 2)).numpy()
+    return (boxes + torch.as_tensor(places).repeat(2, 2)).numpy(), heat.flatten(1).amax(1).cpu().numpy()
 
 
 def box_features(
@@ -129,17 +132,17 @@ def box_features(
         if not keep:
             continue
         images = torch.stack([raw[i] for i in keep]).to(device)
-        boxes = boxes_in_raster(method, images, places[keep], mean, std, seed)
+        boxes, scores = boxes_in_raster(method, images, places[keep], mean, std, seed)
         boxes = boxes.clip(0, [raster.width, raster.height] * 2)
         in_order = np.tile(places[keep], (2, 1)).tolist()
         views = ["a"] * len(keep) + ["b"] * len(keep)
-        for (x0, y0, x1, y1), (x, y), view in zip(boxes, in_order, views):
+        for (x0, y0, x1, y1), (x, y), view, score in zip(boxes, in_order, views, scores.tolist()):
             if x0 >= x1 or y0 >= y1:  # beyond the edge of a raster that is smaller than a window
                 continue
             ring = [(x0, y0), (x0, y1), (x1, y1), (x1, y0), (x0, y0)]
             yield dict(
                 type="Feature",
-                properties=dict(x=x, y=y, view=view),
+                properties=dict(x=x, y=y, view=view, score=score),
                 geometry=dict(
                     type="Polygon", coordinates=[to_map_coordinates(raster.transform, ring).tolist()]
                 ),
@@ -158,13 +161,15 @@ def draw_boxes(
     device: str = "auto",
     progress: bool = True,
     force: bool = False,
+    top: int | None = None,
 ) -> list[dict] | Path:
     """The boxes that a GraSS cuts in every window of a raster, in map coordinates.
 
     A list of GeoJSON features, or the path written when `out` is given. Two boxes a window, one for each
-    view; their properties name the window's corner in pixels. The file names its CRS, as GIS read it (RFC
-    7946 alone would mean degrees); without one, coordinates are pixels. A window's negatives are those it is
-    batched with. InputError as in `segment`.
+    of two random `view`s, a and b; beside it their properties name the window's corner in pixels, and as
+    `score` the greatest value of the loss map: `top` keeps so many of the highest scores. The file
+    names its CRS, as GIS read it (RFC 7946 alone would mean degrees); without one, coordinates are pixels. A
+    window's negatives are those it is batched with. InputError as in `segment`.
     """
     raster = open_raster(source)
     check_windows(raster, method.encoder.bands, size, batch)
@@ -183,6 +188,8 @@ def draw_boxes(
         progress_bar(windows, 0, progress, "window", "boxes") as bar,
     ):
         found = box_features(method, raster, mean, std, size, batch, seed, device, bar.update)
+        if top is not None:
+            found = heapq.nlargest(top, found, key=lambda feature: feature["properties"]["score"])
         if out is None:
             return list(found)
 

@@ -91,7 +91,6 @@ class Dashboard(W.VBox):
             if kept and (kept["source"] or "") == self.path.value:
                 with suppress(Exception):  # an image that is gone, say: as new then
                     explorer.apply(kept)
-                    explorer.redraw()
             explorer.view.observe(self.write_kept, "value")
         elif self.made[name].source.value != self.path.value:
             with suppress(ValueError):  # the explorer shows what is wrong

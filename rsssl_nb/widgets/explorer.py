@@ -411,7 +411,7 @@ class Explorer(W.VBox):
             self.undo.disabled = True
             asked, settings = self.shown or (None, None)
             if settings:
-                self.apply(settings)
+                self.set_silently(settings)
             self.asked = asked
 
     def wait(self, seconds: float = 60) -> None:
@@ -424,7 +424,12 @@ class Explorer(W.VBox):
     # Saving and restoring
 
     def apply(self, settings: dict) -> None:
-        "Sets everything that settings say, from the source inwards, without drawing in between."
+        "Sets everything that settings say, as of `settings()`, and draws once."
+        self.set_silently(settings)
+        self.redraw()
+
+    def set_silently(self, settings: dict) -> None:
+        "Sets everything that settings say, from the source inwards, and draws nothing."
         with self.silent():
             self.source.value = settings["source"] or ""
             self.open_source()
@@ -450,11 +455,9 @@ class Explorer(W.VBox):
         before = self.settings()
         try:
             self.apply(read_settings(Path(path or self.path.value).expanduser().with_suffix(".json"), self))
-            self.redraw()
         except Exception as e:
             with suppress(Exception):
                 self.apply(before)
-                self.redraw()
             self.show_error(e)
             raise
 
