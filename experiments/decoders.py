@@ -76,7 +76,10 @@ def main():
         else:
             method = trained(world, arm, seed, folder, stack, "bf16", lambda: False)[0]
         facts = dict(method=name, seed=seed, commit=code_version(), device=machine())
-        rows += [facts | {k: row[k] for k in ("judge", "labels", "value")} for row in judged(method.float())]
+        rows += [
+            facts | dict(judge=row["judge"], labels=row["labels"], value=round(row["value"], 5))
+            for row in judged(method.float())
+        ]
         print(*rows[-5:], sep="\n", flush=True)
         write_aside(OUT, lambda path: path.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n"))
 
