@@ -81,6 +81,7 @@ def main():
         classes, root = data / scene / "classes.json", asked.old if old else ROOT
         folder = out / f"{scene}-{list(ARMS).index(arm)}-{seed}"
         common = ["--classes", classes, "--width", 16, "--seed", seed]
+        common += ["--fraction", 1] * old  # which the older release wants said
         minutes = tuned(folder, "random", *learnt, [*options, *common], root)
         log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
         found = judged(folder, *asked_of, classes)

@@ -2395,8 +2395,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                         'rsssl_nb/widgets/explorer.py'),
                                            'rsssl_nb.widgets.explorer.Explorer.save': ( 'library/widgets/explorer.html#explorer.save',
                                                                                         'rsssl_nb/widgets/explorer.py'),
-                                           'rsssl_nb.widgets.explorer.Explorer.set_silently': ( 'library/widgets/explorer.html#explorer.set_silently',
-                                                                                                'rsssl_nb/widgets/explorer.py'),
                                            'rsssl_nb.widgets.explorer.Explorer.settings': ( 'library/widgets/explorer.html#explorer.settings',
                                                                                             'rsssl_nb/widgets/explorer.py'),
                                            'rsssl_nb.widgets.explorer.Explorer.show_error': ( 'library/widgets/explorer.html#explorer.show_error',

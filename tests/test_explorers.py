@@ -903,7 +903,7 @@ def test_the_least_sure_window_is_that_of_the_model_of_the_clicks(net):
 
     box = make("labels", nets=[net])
     points, ground = box.canvas.points, box.ground
-    model = fit_points(features_at(box.seen, points, {})[-1], [k for *_, k in points], 6, 10.0**-4)
+    model = fit_points(features_at(box.seen, points, {})[0], [k for *_, k in points], 6, 10.0**-4)
     corners = candidate_windows(ground.raster, 64)
     assert len(corners) > 4
 

@@ -223,7 +223,7 @@ def test_an_explorer_opens_with_the_network_of_the_rasters_bands_and_follows_the
         box.restore(tmp_path / "three")
     assert menu.label == real
     given = explore_temperature(tmp_path / "3.tif", ["shipped:grass-20"], n=4, size=32)
-    assert [name for name, _ in given.controls["network"].options] == ["random", "shipped:grass-20"]
+    assert [name for name, _ in given.controls["network"].options] == ["shipped:grass-20", "random"]
 
 
 def test_maps_of_labels_are_of_the_networks_of_the_rasters_bands(tmp_path):

@@ -411,7 +411,7 @@ class Explorer(W.VBox):
             self.undo.disabled = True
             asked, settings = self.shown or (None, None)
             if settings:
-                self.set_silently(settings)
+                self.apply(settings, draw=False)
             self.asked = asked
 
     def wait(self, seconds: float = 60) -> None:
@@ -423,13 +423,8 @@ class Explorer(W.VBox):
 
     # Saving and restoring
 
-    def apply(self, settings: dict) -> None:
-        "Sets everything that settings say, as of `settings()`, and draws once."
-        self.set_silently(settings)
-        self.redraw()
-
-    def set_silently(self, settings: dict) -> None:
-        "Sets everything that settings say, from the source inwards, and draws nothing."
+    def apply(self, settings: dict, draw: bool = True) -> None:
+        "Sets everything that settings say, from the source inwards, then draws once, or not at all."
         with self.silent():
             self.source.value = settings["source"] or ""
             self.open_source()
@@ -449,6 +444,8 @@ class Explorer(W.VBox):
                 show_value(c, settings["controls"].get(name, False))  # a box that is not ticked is not saved
             for name in self.shared:
                 setattr(self.canvas, name, settings["canvas"][name])
+        if draw:
+            self.redraw()
 
     def restore(self, path=None) -> None:
         "Takes the settings of a saved JSON over. When they are refused or fail, says so and stays as it was."

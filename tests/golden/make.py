@@ -673,7 +673,7 @@ def maps__boxes():
         text = out.read_text()
     return {
         "rings": torch.tensor([f["geometry"]["coordinates"][0] for f in found], dtype=torch.float64),
-        "properties": [f["properties"] for f in found],
+        "properties": [{k: f["properties"][k] for k in ("x", "y", "view")} for f in found],
         "crs": json.loads(text)["crs"],
         "bytes/file": hashlib.sha256(text.encode()).hexdigest(),
     }
