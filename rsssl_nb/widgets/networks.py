@@ -27,7 +27,7 @@ from ..tensors import build_for, load_into, load_weights
 from ..training.config import TuneConfig
 from ..training.finetune import load_segmenter
 from ..training.folder import checkpoint_config, checkpoints, read_checkpoint
-from ..weights import SHIPPED, for_bands, load, shipped, shipped_for, weights_path
+from ..weights import SHIPPED, for_bands, load, shipped, weights_path
 from .ground import Ground
 
 # %% ../../nbs/library/widgets/networks.ipynb #ff958c48
