@@ -469,6 +469,9 @@ def test_an_explorer_opens_with_the_network_it_is_given_and_saves_what_was_appli
     before = bytes(box.view.value)
     box.apply(settings)
     assert box.controls["network"].label == "random" and bytes(box.view.value) != before
+    saved = {path.suffix: path for path in box.save(tmp_path / "seen")}
+    assert saved[".png"].read_bytes() == bytes(box.view.value)
+    assert json.loads(saved[".geojson"].read_text())["features"][1]["properties"]["network"] == "random"
 
 
 @pytest.mark.long
