@@ -1874,6 +1874,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                            'rsssl_nb/training/labelled.py'),
                                             'rsssl_nb.training.labelled.grid_windows': ( 'library/training/labelled.html#grid_windows',
                                                                                          'rsssl_nb/training/labelled.py'),
+                                            'rsssl_nb.training.labelled.holds_labels': ( 'library/training/labelled.html#holds_labels',
+                                                                                         'rsssl_nb/training/labelled.py'),
                                             'rsssl_nb.training.labelled.label_window': ( 'library/training/labelled.html#label_window',
                                                                                          'rsssl_nb/training/labelled.py'),
                                             'rsssl_nb.training.labelled.labelled_windows': ( 'library/training/labelled.html#labelled_windows',

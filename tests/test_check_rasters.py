@@ -37,6 +37,19 @@ def test_check_names_what_is_wrong(mixed):
     assert result.exit_code == 0 and "0 faults" in result.output
 
 
+def test_labels_beside_their_image_are_no_mismatch(tmp_path):
+    "Files called after another one are its labels; others of one band are not."
+    for name in ("scene", "other", "more"):
+        write_raster(tmp_path / f"{name}.tif", noise(3, 64, 64))
+    for name in ("scene-labels", "other_MASK", "scene-height", "third_labels"):
+        write_raster(tmp_path / f"{name}.tif", noise(1, 64, 64))
+    found = [(path.stem, kind) for path, kind, _ in check_rasters(tmp_path)]
+    assert found == [("scene-height", "mismatch"), ("third_labels", "mismatch")]
+    for name in ("scene-height", "third_labels"):
+        (tmp_path / f"{name}.tif").unlink()
+    assert check_rasters(tmp_path) == []
+
+
 def test_check_gives_the_verdicts_of_the_manifest(imagery):
     with open(imagery / "geotiff/manifest.csv", newline="") as file:
         rows = {row["file"]: row for row in csv.DictReader(file)}

@@ -10,9 +10,12 @@ import rasterio
 from click.testing import CliRunner
 
 from rsssl_nb.cli import main
+from rsssl_nb.cli.training import labelled
+from rsssl_nb.data.datasets import open_dataset
 from rsssl_nb.data.raster import open_raster
 from rsssl_nb.data.scenes import make_scene
 from rsssl_nb.data.write import rgb, write_raster
+from rsssl_nb.training.labelled import labelled_windows
 
 SMALL = "--epochs 1 --samples 32 --batch 16 --size 64 --width 16 --device cpu".split()
 
@@ -234,6 +237,44 @@ def test_help_speaks():
         text = good(*filter(None, [command]), "--help")
         assert "Usage" in text and len(text.splitlines()) >= 5
     assert "ok     python" in good("doctor")
+
+
+def test_a_split_is_learnt_from_chosen_on_and_judged(job, tmp_path):
+    "Each part of a split does its work: train teaches, val keeps the step, test is scored, and no other."
+    image = tmp_path / "own.tif"
+    good("scene", tmp_path / "made", "--size", 256, "--seed", 3)
+    (tmp_path / "made/image.tif").rename(image)
+    (tmp_path / "made/labels.tif").rename(tmp_path / "own_labels.tif")
+    good("split", image, "--block", "32m", "--buffer", "0px", "--seed", 1)
+    (tmp_path / "own.toml").write_text(
+        'images = "own.tif"\nlabels = "own_labels.tif"\nsplit = "own.split.geojson"\n'
+    )
+    data = open_dataset(tmp_path / "own.toml")
+    (taught, labels), (spare, _) = (labelled(data, data.split(part)) for part in ("train", "val"))
+    held = [
+        labelled_windows(list(zip(rasters, labels)), 32, 1.0) for rasters in (taught, spare)
+    ]  # blocks are two windows wide
+    assert held[0] and held[1] and not set(held[0]) & set(held[1])
+    seg = tmp_path / "seg"
+    told = good(
+        *("finetune", job / "pre", "--images", tmp_path / "own.toml", "--out", seg, "--size", 32),
+        *("--steps", 2, "--device", "cpu"),
+    )
+    assert f"{len(held[0])} windows hold labels" in told
+    assert f"the step that does best on {len(held[1])} windows of the validation images" in told
+    good("map", seg, image, tmp_path / "map.tif")
+    parts = []
+    for part in ("train", "val", "test"):
+        options = ["--split", tmp_path / "own.split.geojson", "--part", part]
+        parts.append(
+            json.loads(good("score", tmp_path / "map.tif", tmp_path / "own_labels.tif", "--json", *options))
+        )
+    whole = json.loads(good("score", tmp_path / "map.tif", tmp_path / "own_labels.tif", "--json"))
+    assert sum(np.array(found["confusion"]) for found in parts).tolist() == whole["confusion"]
+    refused(
+        *("score", tmp_path / "map.tif", tmp_path / "own_labels.tif", "--split", tmp_path / "own.toml"),
+        says=["own.toml", ".geojson"],
+    )
 
 
 def test_bad_pretraining_input(job, tmp_path):

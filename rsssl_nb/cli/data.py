@@ -68,7 +68,9 @@ def split(image, out, block, buffer, shares, force, seed):
     with the ending .split.geojson).
 
     A dataset file own.toml takes them: images = "own.tif", labels = "own_labels.tif", split =
-    "own.split.geojson", a line each. Then `finetune RUN --images own.toml` learns from its train blocks.
+    "own.split.geojson", a line each. Then `finetune RUN --images own.toml` learns from its train blocks
+    and keeps the step that does best on its val blocks, and `score MAP LABELS --split own.split.geojson`
+    judges on its test blocks.
     """
     from rsssl_nb.data.raster import open_raster
     from rsssl_nb.data.shapes import SPLITS, block_split, fitting_block, tenth_of, write_split

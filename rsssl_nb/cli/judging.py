@@ -106,18 +106,26 @@ def refuse_taken_file(path, option, force):
     help="The labelled pixels were drawn at random in each class of the map: adds accuracy and class areas "
     "weighted by the map, with 95 % intervals.",
 )
+@click.option("--split", type=PATH, help="A file that `split` wrote: only the ground of one part is judged.")
+@click.option(
+    "--part",
+    type=click.Choice(["train", "val", "test"]),
+    default="test",
+    show_default=True,
+    help="Of --split.",
+)
 @click.option("--csv", "as_csv", type=PATH, help="Also write the confusion matrix as CSV.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, undefined scores as null.")
 @click.option(
     "--nodata", type=float, metavar="VALUE", help="The labels' value for no label, whatever they declare."
 )
 @force
-def score(predicted, labels, classes, sample, as_csv, as_json, nodata, force):
+def score(predicted, labels, classes, sample, split, part, as_csv, as_json, nodata, force):
     """Score the label map MAP against LABELS on the same grid; or several maps, or a folder of them, against
     the folder LABELS with files of the same names, all in one confusion matrix.
 
-    Ground that the network learnt from flatters it: give labels of other ground, or trust the held-out
-    figure that `finetune` printed.
+    Ground that the network learnt from flatters it: give labels of other ground, or the test blocks of a
+    --split, or trust the held-out figure that `finetune` printed.
     """
     from rsssl_nb.data.labels import read_classes
     from rsssl_nb.evaluation.scores import confusion_rows, score_rasters
@@ -127,7 +135,7 @@ def score(predicted, labels, classes, sample, as_csv, as_json, nodata, force):
         refuse_taken_file(as_csv, "--csv", force)
     maps = predicted[0] if len(predicted) == 1 else list(predicted)
     known = read_classes(classes) if classes else None
-    found = score_rasters(maps, labels, known, sample, progress=not as_json, nodata=nodata)
+    found = score_rasters(maps, labels, known, sample, not as_json, nodata, split, part)
     if not found["pixels"]:
         raise ValueError(
             f"{labels} has no labelled pixel where {' '.join(map(str, predicted))} has a class: there is "

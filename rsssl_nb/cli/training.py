@@ -165,7 +165,9 @@ def announce(config, seconds, device="cpu", start=None, everything=False):
     say(f"{length} {windows}{forecast}")
     if isinstance(config, TuneConfig):
         share = " (--fraction 1: all but what is held out)" if everything else ""
-        say(f"{config.windows} windows hold labels to learn from{share}; kept: {config.validation}")
+        say(f"{config.windows} windows hold labels to learn from{share}")
+        best = "" if config.validation.startswith("the last step") else "the step that does best on "
+        say(f"kept is {best}{config.validation}")
     for note in notes_on(config, seconds, device):
         say(f"Note: {note}", err=True)
 
@@ -387,8 +389,8 @@ def be_deterministic():
 @click.option(
     "--val-images",
     type=PATH,
-    help="Other images, to choose the step that is kept. [default: a fifth of the windows is held out for it "
-    "where there are twenty or more; of fewer nothing, so try a smaller --size]",
+    help="Other images, to choose the step that is kept. [default: a dataset's val scenes; else a fifth of "
+    "the windows is held out where there are twenty or more; of fewer nothing, so try a smaller --size]",
 )
 @click.option("--val-labels", type=PATH, help="Their labels, paired by file stem.")
 @click.option("--out", type=PATH, help="The run folder to make.")
@@ -415,7 +417,9 @@ def finetune(run, images, labels, out, subset, resume, deterministic, **kw):
     if deterministic:
         be_deterministic()
     if labels is None:
-        images, labels, kw["classes"] = training_labels(images)
+        images, labels, kw["classes"], spare = training_labels(images)
+        if spare and kw["val_images"] is None:
+            kw["val_images"], kw["val_labels"] = spare
     told = partial(
         announce,
         device=pick_device(kw["device"]),
@@ -441,22 +445,31 @@ def finetune(run, images, labels, out, subset, resume, deterministic, **kw):
 
 
 def training_labels(path):
-    "Rasters, labels (by window; of polygons whole) and classes of a dataset's labelled training scenes."
+    """Rasters, labels and classes of a dataset's labelled training scenes, and (rasters, labels) of those for
+    validation, or None."""
     from rsssl_nb.data.datasets import open_dataset
-    from rsssl_nb.data.shapes import VECTORS
-    from rsssl_nb.training.labelled import LabelRaster
 
     data = open_dataset(path)
-    entries = [e for e in data.split("train") if e.labels]
-    if not entries:
+    taught, spare = (
+        [entry for entry in data.scenes if entry.labels and entry.split == part] for part in ("train", "val")
+    )
+    if not taught:
         raise ValueError(
             f"{path} has no labelled training scene: give --labels, or describe it in a dataset.toml"
         )
-    rasters = [data.raster(e) for e in entries]
+    return *labelled(data, taught), data.classes, labelled(data, spare) if spare else None
+
+
+def labelled(data, entries):
+    "(rasters, labels) of a dataset's entries; labels by window, of polygons whole."
+    from rsssl_nb.data.shapes import VECTORS
+    from rsssl_nb.training.labelled import LabelRaster
+
+    rasters = [data.raster(entry) for entry in entries]
     labels = [
         data.labels(entry)
         if Path(entry.labels).suffix.lower() in VECTORS
         else LabelRaster(entry.labels, data.coding, raster, data.tolerate)
         for entry, raster in zip(entries, rasters)
     ]
-    return rasters, labels, data.classes
+    return rasters, labels

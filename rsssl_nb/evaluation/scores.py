@@ -24,7 +24,8 @@ from rsssl_nb.data.labels import (
     read_labels,
 )
 from ..data.legend import classes_of, learnt_classes
-from ..data.raster import Raster, open_raster, pixel_metres
+from ..data.raster import Raster, open_raster, outside_area, pixel_metres
+from ..data.shapes import restrict
 from ..errors import InputError
 from .areas import area_adjusted
 from ..notebook import Note, progress_bar
@@ -197,9 +198,12 @@ def map_and_labels(predicted, labels) -> list[tuple]:
     return pairs
 
 
-def count_pair(predicted, labels, classes, nodata=None) -> tuple[tuple, np.ndarray, np.ndarray, int]:
+def count_pair(
+    predicted, labels, classes, nodata=None, split=None, part="test"
+) -> tuple[tuple, np.ndarray, np.ndarray, int]:
     """Of a map and its labels: class names, confusion matrix, the map's pixels by class, all pixels.
 
+    `split`: only ground in the polygons that this file calls `part` is compared.
     InputError for another size, CRS or unknown values.
     """
     image = open_raster(predicted, labels=True)
@@ -208,6 +212,9 @@ def count_pair(predicted, labels, classes, nodata=None) -> tuple[tuple, np.ndarr
     own, theirs = score_classes(predicted, labels, classes)
     names, numbers = match_classes(own, theirs, str(predicted), str(labels))
     truth = read_labels(labels, theirs, image, nodata=nodata)
+    if split:
+        ground = restrict(image, split, split=part).area
+        truth[outside_area(ground, 0, 0, image.width, image.height, *truth.shape)] = 255
     shown = numbers[read_labels(predicted, own)]
     mapped = np.bincount(shown[shown != 255], minlength=len(names))
     return names, confusion(truth, shown, len(names)), mapped, truth.size
@@ -229,6 +236,8 @@ def score_rasters(
     sample: bool = False,
     progress: bool = False,
     nodata: float | None = None,
+    split: str | Path | None = None,
+    part: str = "test",
 ) -> dict:
     """The scores of label map files against label files on the same grids, class by class of one name.
 
@@ -239,7 +248,8 @@ def score_rasters(
     `sample`: the labelled pixels were drawn at random within each class of the map, others are unlabelled;
     then `adjusted` holds overall, producer's and user's accuracy and the class areas as [value, half width of
     the 95 % interval], weighted by the class areas of the whole maps (page `evaluation/areas`), and `unit`.
-    `nodata`: the labels' value for no label, whatever they declare.
+    `nodata`: the labels' value for no label, whatever they declare. `split`: a file that
+    `data/shapes.write_split` wrote; only the ground that it calls `part` (train, val or test) is judged.
     InputError for another size, CRS or unknown values.
     """
     pairs = map_and_labels(predicted, labels)
@@ -248,7 +258,7 @@ def score_rasters(
     names, table, areas, pixels, files = [], np.zeros((0, 0), np.int64), np.zeros(0), 0, {}
     with progress_bar(len(pairs), 0, progress, "map", "scoring", at_once=True) as bar:
         for i, (one, its_labels) in enumerate(pairs):
-            found, counts, mapped, size = count_pair(one, its_labels, classes, nodata)
+            found, counts, mapped, size = count_pair(one, its_labels, classes, nodata, split, part)
             names += [name for name in found if name not in names]
             at = [names.index(name) for name in found]
             spare = len(names) - len(table)

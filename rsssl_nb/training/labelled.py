@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['grid_windows', 'choose', 'LabelRaster', 'numbered_classes', 'open_pairs', 'read_subset', 'names_of_labels',
-           'labelled_windows', 'label_window', 'digest_windows', 'read_windows', 'window_statistics']
+           'labelled_windows', 'holds_labels', 'label_window', 'digest_windows', 'read_windows', 'window_statistics']
 
 # %% ../../nbs/library/training/labelled.ipynb #59599e1e
 import hashlib
@@ -32,7 +32,7 @@ from rsssl_nb.data.labels import (
     unknown_labels_sentence,
 )
 from ..data.legend import classes_of
-from ..data.raster import Raster, open_array, open_raster
+from ..data.raster import Raster, open_array, open_raster, outside_area
 from ..data.statistics import mean_and_deviation, mean_and_square, moments
 from ..errors import InputError
 from ..files import read_text
@@ -258,7 +258,7 @@ def labelled_windows(
     if subset is None:
         grid = [(i, x, y) for i, (r, _) in enumerate(pairs) for x, y in grid_windows(r.width, r.height, size)]
         with bar_over(grid, "labels", "window", progress) as turns:
-            held = [w for w in turns if (label_window(pairs[w[0]][1], w[1], w[2], size) != 255).any()]
+            held = [(i, x, y) for i, x, y in turns if holds_labels(*pairs[i], x, y, size)]
         if not held:
             raise InputError(
                 f"{names_of_labels(pairs)}: none of the {len(grid)} windows of {size} pixels holds "
@@ -280,6 +280,14 @@ def labelled_windows(
                 f"{r.width} x {r.height} pixels: correct or delete its line"
             )
     return [(stems[stem], x, y) for stem, x, y in subset]
+
+
+def holds_labels(raster: Raster, labels, x: int, y: int, size: int) -> bool:
+    "Whether a window holds a label, inside the areas that bound its raster if any do."
+    known = (label_window(labels, x, y, size) != 255).numpy()
+    if raster.area and known.any():
+        known &= ~outside_area(raster.area, x, y, x + size, y + size, size, size)
+    return bool(known.any())
 
 
 def label_window(labels, x: int, y: int, size: int, ignore: int = 255) -> torch.Tensor:

@@ -137,8 +137,9 @@ def shared_ground(pairs: list, windows: list, validation: Validation, size: int,
 
 
 def _file_box(raster, x, y, size):
-    "A window in pixels, and the file or array it lies in."
+    "A window in pixels, and the file or array it lies in; None for a file that is bounded by areas."
     place = Path(str(raster.path)).resolve() if raster.path else id(raster.source)
+    place = None if raster.area else place  # the areas of a dataset's splits are apart, whatever windows are
     return place, (x, y, x + size, y + size)
 
 
@@ -147,7 +148,7 @@ def _ground_box(raster, x, y, size):
     a, b, c, d, e, f = raster.transform
     xs = [c + a * u + b * v for u in (x, x + size) for v in (y, y + size)]
     ys = [f + d * u + e * v for u in (x, x + size) for v in (y, y + size)]
-    return raster.crs if raster.path else None, (min(xs), min(ys), max(xs), max(ys))
+    return raster.crs if raster.path and not raster.area else None, (min(xs), min(ys), max(xs), max(ys))
 
 
 def open_taught(
