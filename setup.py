@@ -30,6 +30,11 @@ class BuildWithLessons(build_py):
             Path(self.build_lib) / "rsssl_nb/nbs",
             ignore=shutil.ignore_patterns(".*", "_proc", "*.part"),
         )
+        kept = Path(self.build_lib) / "rsssl_nb/results"  # what the evidence pages read
+        shutil.rmtree(kept, ignore_errors=True)
+        kept.mkdir()
+        for rows in (here / "results").glob("*.json"):
+            shutil.copy(rows, kept)
 
 
 setup(

@@ -16,7 +16,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageColor
 from tuning import ROOT, Rows, commit_of, judged, potsdam_halves, precision_of, tuned
 
 from rsssl_nb.data.labels import read_classes
@@ -45,7 +45,7 @@ def dubai_halves(dubai: Path, out: Path) -> list[tuple[Path, Path]]:
     known = np.asarray(Image.open(dubai / f"train/labels/{PART}.png"))
     colours = np.zeros((256, 3), np.uint8)
     for label, colour in enumerate(read_classes(dubai / "classes.json").colors):
-        colours[label] = colour[:3]
+        colours[label] = ImageColor.getrgb(colour)[:3]
     halves, middle = [], pixels.shape[1] // 2
     for name, columns in (("west", slice(0, middle)), ("east", slice(middle, None))):
         paths = out / f"dubai-{name}.tif", out / f"dubai-{name}-labels.tif"

@@ -31,6 +31,16 @@ def root():
     return found
 
 
+def results():
+    "The folder of saved rows that the evidence pages read, beside the lessons."
+    return root().parent / "results"
+
+
+def rows(name):
+    "The rows of a file of results, such as lights.json: a list of dicts."
+    return json.loads((results() / name).read_text(encoding="utf-8"))
+
+
 def pages(folder=None):
     """Every notebook under a folder of lessons (default: the package's own), as a list of paths.
 

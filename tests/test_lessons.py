@@ -49,7 +49,7 @@ def wheel(tmp_path_factory):
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for name in ("setup.py", "settings.ini", "README.md", "LICENSE", "MANIFEST.in"):
         shutil.copy(ROOT / name, source)
-    for name in ("rsssl_nb", "nbs"):
+    for name in ("rsssl_nb", "nbs", "results"):
         shutil.copytree(
             ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__", ".*", "*.part")
         )
@@ -78,6 +78,9 @@ def test_the_wheel_has_the_lessons_and_nothing_else(wheel):
         held = {
             n.removeprefix("rsssl_nb/nbs/"): z.read(n) for n in z.namelist() if n.startswith("rsssl_nb/nbs/")
         }
+        rows = {Path(n).name: z.read(n) for n in z.namelist() if n.startswith("rsssl_nb/results/")}
+    assert rows == {path.name: path.read_bytes() for path in lessons.results().glob("*.json")}
+    assert {row["arm"] for row in lessons.rows("lights.json")} >= {"fresh", "simclr-kept"}
     ours = {
         p.relative_to(source / "nbs").as_posix(): p.read_bytes()
         for p in (source / "nbs").rglob("*")
