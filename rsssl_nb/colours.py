@@ -19,21 +19,23 @@ def as_array(x) -> np.ndarray:
     return np.asarray(x)
 
 
-def band_shades(band: np.ndarray, valid: np.ndarray, low: float, high: float) -> np.ndarray:
+def band_shades(band: np.ndarray, valid: np.ndarray, low: float, high: float, like=None) -> np.ndarray:
     """One band (H,W) as shades 0..1, black and white at two percentiles of its `valid` pixels.
 
-    A flat band is 0.5, one without a valid pixel 0.
+    `like`: other values, whose percentiles they are instead. A flat band is 0.5, one without a valid pixel 0.
     """
     if not valid.any():
         return np.zeros(band.shape)
-    lo, hi = np.percentile(band[valid], [low, high])
+    lo, hi = np.nanpercentile(band[valid] if like is None else like, [low, high])
     if hi <= lo:
         return np.full(band.shape, 0.5)
     return np.clip((np.where(valid, band, lo) - lo) / (hi - lo), 0, 1)
 
 
-def stretch(image, bands=(0, 1, 2), mask=None, low: float = 2, high: float = 98) -> np.ndarray:
+def stretch(image, bands=(0, 1, 2), mask=None, low: float = 2, high: float = 98, like=None) -> np.ndarray:
     """An image (C,H,W) of any C >= 1 as colours (H,W,3) in 0..1, black and white at two percentiles.
+
+    `like`: an image (C,H,W) or several (N,C,H,W), whose percentiles they are: so pictures can be compared.
 
     `bands` are shown as red, green, blue; an image of one or two bands is shown in grey, and so is a single
     index. NaN, and pixels where the bool (H,W) `mask` is True, are left out of the percentiles and become
@@ -56,17 +58,21 @@ def stretch(image, bands=(0, 1, 2), mask=None, low: float = 2, high: float = 98)
     valid = np.isfinite(chosen).all(0)
     if mask is not None:
         valid &= ~as_array(mask).astype(bool)
-    rgb = np.stack([band_shades(b, valid, low, high) for b in chosen], -1)
+    others = [None] * len(chosen) if like is None else np.moveaxis(as_array(like), -3, 0)[bands]
+    rgb = np.stack([band_shades(b, valid, low, high, other) for b, other in zip(chosen, others)], -1)
     rgb[~valid] = 0.85
     return np.broadcast_to(rgb, (*rgb.shape[:2], 3)).copy()
 
 
-def as_rgb(image, bands=(0, 1, 2), mask=None) -> np.ndarray:
-    "Colours (H,W,3): what is already (H,W,3) is clipped to 0..1; (H,W) and (C,H,W) are stretched."
+def as_rgb(image, bands=(0, 1, 2), mask=None, like=None) -> np.ndarray:
+    """Colours (H,W,3): what is already (H,W,3) is clipped to 0..1; (H,W) and (C,H,W) are stretched.
+
+    `like`: an image whose black and white are taken (`stretch`).
+    """
     image = as_array(image)
     if image.ndim == 3 and image.shape[-1] == 3 and image.shape[0] > 3:
         return np.clip(image, 0, 1)
-    return stretch(image[None] if image.ndim == 2 else image, bands, mask)
+    return stretch(image[None] if image.ndim == 2 else image, bands, mask, like=like)
 
 # %% ../nbs/library/colours.ipynb #e43a9bee
 OKABE_ITO = "#0072b2 #e69f00 #009e73 #d55e00 #cc79a7 #56b4e9 #f0e442 #4d4d4d".split()

@@ -95,21 +95,27 @@ def inches(height: int, width: int, longest: float = 3.2) -> tuple[float, float]
     return max(0.2, longest * width / side), max(0.2, longest * height / side)
 
 
-def show_image(image, bands=(0, 1, 2), title: str = "", mask=None, ax=None):
-    "An image, (C,H,W) stretched or (H,W,3) as it is, with its pixel coordinates at the ends, as a Picture."
-    rgb = as_rgb(image, bands, mask)
+def show_image(image, bands=(0, 1, 2), title: str = "", mask=None, ax=None, like=None):
+    """An image, (C,H,W) stretched or (H,W,3) as it is, with its pixel coordinates at the ends, as a Picture.
+
+    `like`: an image whose black and white are taken, so that brightness can be compared (`colours.stretch`).
+    """
+    rgb = as_rgb(image, bands, mask, like)
     height, width = rgb.shape[:2]
     ax = new_axes(inches(height, width), ax)
     ax.imshow(rgb, extent=(0, width, height, 0), interpolation=see_pixels(height, width))
     return pixel_axes(ax, height, width, title).figure
 
 
-def show_images(images: Iterable, titles: Sequence[str] = (), cols: int = 4, bands=(0, 1, 2)):
-    "Several images side by side, each (C,H,W) stretched by itself or (H,W,3) as it is, as a Picture."
+def show_images(images: Iterable, titles: Sequence[str] = (), cols: int = 4, bands=(0, 1, 2), like=None):
+    """Several images side by side, (C,H,W) stretched or (H,W,3) as they are, as a Picture.
+
+    Each is stretched by itself, or all as `like`: an image (C,H,W), or several (N,C,H,W).
+    """
     images = list(images)
     titles = [*titles, *[""] * len(images)]
     return show_grid(
-        [lambda ax, i=i, t=t: show_image(i, bands, t, ax=ax) for i, t in zip(images, titles)], cols
+        [lambda ax, i=i, t=t: show_image(i, bands, t, ax=ax, like=like) for i, t in zip(images, titles)], cols
     )
 
 # %% ../nbs/library/figures.ipynb #00000028
@@ -175,9 +181,9 @@ def show_labels(
     return pixel_axes(ax, height, width, title).figure
 
 # %% ../nbs/library/figures.ipynb #00000032
-def shade_range(values: np.ndarray, center: float | None) -> dict:
+def shade_range(values: np.ndarray, center: float | None, limits=None) -> dict:
     "Colour map and limits for an array: light to dark, or blue-white-red with equal reach around `center`."
-    known = values[np.isfinite(values)]
+    known = np.array(limits) if limits else values[np.isfinite(values)]
     if known.size == 0:
         known = np.zeros(1)
     low, high = known.min(), known.max()
@@ -239,18 +245,25 @@ def name_cells(ax, rows: int, cols: int, labels: Sequence[str] = ()) -> None:
 
 
 def show_matrix(
-    matrix, mark=None, title: str = "", labels: Sequence[str] = (), center: float | None = None, ax=None
+    matrix,
+    mark=None,
+    title: str = "",
+    labels: Sequence[str] = (),
+    center: float | None = None,
+    ax=None,
+    limits: tuple[float, float] | None = None,
 ):
     """A matrix (n,m) as coloured cells with a colour bar, as a Picture; up to 8 by 8 numbers are printed too.
 
     `mark`: cells to outline, a bool matrix, or a dict name -> bool matrix (each name its own colour, in a
     legend). `labels`: names of rows and columns. `center`: the value drawn white, blue below it and red
-    above.
+    above. `limits`: values of the lightest and the darkest cell, so that matrices can be compared; theirs by
+    default.
     """
     matrix = as_array(matrix).astype(float)
     rows, cols = matrix.shape
     ax = new_axes((4, 3.4), ax)
-    shown = ax.imshow(matrix, interpolation="nearest", **shade_range(matrix, center))
+    shown = ax.imshow(matrix, interpolation="nearest", **shade_range(matrix, center, limits))
     ax.figure.colorbar(shown, ax=ax, shrink=0.8, pad=0.02).ax.tick_params(labelsize=7)
     if max(rows, cols) <= 8:
         is_whole = (matrix == np.round(matrix)).all()

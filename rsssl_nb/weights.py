@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['PASSPORT', 'SHIPPED', 'IMAGENET', 'LAYOUTS', 'Loaded', 'load', 'fill', 'shipped', 'shipped_for', 'for_bands',
-           'training_told', 'imagenet_path', 'weights_path', 'export', 'Match', 'load_into', 'load_weights', 'match',
-           'save_weights', 'architecture', 'find_network', 'from_layout', 'networks']
+           'shipped_log', 'training_told', 'imagenet_path', 'weights_path', 'export', 'Match', 'load_into',
+           'load_weights', 'match', 'save_weights', 'architecture', 'find_network', 'from_layout', 'networks']
 
 # %% ../nbs/library/weights.ipynb #00000002
+import json
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -84,7 +85,6 @@ def load(
 ) -> Loaded:
     """An encoder from a weights file of ours, torchvision, timm, smp, lightly, MoCo, VISSL or their like, as
     `Loaded`; printing it shows the report.
-
     The architecture is read off a ResNet's tensors; of a network of timm the file's record says it, or
     `encoder` ("timm:NAME"). Or the encoder `into` is filled. Strictly: ValueError unless all tensors match,
     but for prefixes of names in `allow`. `prefix` chooses among several networks. `bands` adapts the first
@@ -191,6 +191,18 @@ def for_bands(what, bands: int):
     is_shipped = isinstance(what, str) and what.startswith(SHIPPED)
     method = what.removeprefix(SHIPPED) if is_shipped else ""
     return SHIPPED + shipped_for(bands, method) if method.isalpha() else what
+
+
+def shipped_log(name: str) -> tuple[str, list, list]:
+    """The log of a shipped network: "step" or "epoch", at which of them it was kept, and the losses.
+
+    `name` as `shipped` takes it, with or without "shipped:".
+    """
+    path = shipped(name.removeprefix(SHIPPED))
+    unit = "step" if "step" in load_weights(path)[1] else "epoch"
+    log = path.with_name(f"{path.stem.rpartition('-')[0]}{'-cpu' * (unit == 'step')}.jsonl")
+    rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    return unit, [row[unit] for row in rows], [row["loss"] for row in rows]
 
 
 def training_told(meta: dict) -> str:

@@ -155,6 +155,6 @@ def test_the_tour_from_the_wheel_in_a_browser(address, environment):
     assert (
         said[0].startswith("…")
         and said[1].startswith("✓ agrees on 3 cases")
-        and said[2].startswith("✗ for (4): got 2.9459")
+        and said[2].startswith("✗ for (0.48, 0.4, 0.4): got 0.92")
     ), said
     assert not away, away

@@ -93,7 +93,7 @@ def test_the_wheel_has_the_lessons_and_nothing_else(wheel):
 def test_one_line_a_page():
     lines = run("lessons").stdout.splitlines()
     assert len(lines) == len(lessons.pages()) and all(len(line) < 110 and " min " in line for line in lines)
-    assert lines[0].split()[:5] == ["course/00_tour.ipynb", "10", "min", "45", "s"] and lines[0].endswith(
+    assert lines[0].split()[:5] == ["course/00_tour.ipynb", "20", "min", "60", "s"] and lines[0].endswith(
         "The tour"
     )
 

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['SOURCE', 'COMMIT', 'LICENCE', 'HOST', 'FOLDER', 'SUMS', 'SHOWN', 'MASKS', 'LAND_COVER', 'LAND_COLORS', 'PAINTED',
            'MASK_SUMS', 'TAUGHT', 'MAPPED', 'url_of', 'cache_folder', 'example_here', 'ask', 'example_images',
-           'example', 'class_numbers', 'numbers_path', 'numbers_here', 'fetch_numbers', 'example_scenes', 'few_windows']
+           'example', 'class_numbers', 'numbers_path', 'numbers_here', 'fetch_numbers', 'example_scenes', 'cut_scene',
+           'few_windows']
 
 # %% ../../nbs/library/data/examples.ipynb #7582bd5d
 import hashlib
@@ -192,6 +193,14 @@ def example_scenes(
     return [make_scene(512, seed) for seed in range(1, 1 + len(names))]
 
 # %% ../../nbs/library/data/examples.ipynb #b1d6d0a0
+def cut_scene(scene: Scene, x: int, y: int, size: int) -> Scene:
+    "A square of `size` pixels of a scene with its labels; moved inside where it reaches beyond an edge."
+    h, w = scene.labels.shape
+    x, y = max(0, min(x, w - size)), max(0, min(y, h - size))
+    image, labels = (part[..., y : y + size, x : x + size] for part in (scene.image, scene.labels))
+    return replace(scene, image=image, labels=labels)
+
+
 def few_windows(scenes: list[Scene], n: int = 12, size: int = 128, seed: int = 0) -> list[Scene]:
     """`n` windows of `size` pixels cut from scenes, as Scenes: what a patient afternoon of labelling gives.
 
@@ -203,8 +212,7 @@ def few_windows(scenes: list[Scene], n: int = 12, size: int = 128, seed: int = 0
         h, w = scene.labels.shape
         for y in range(0, h - size + 1, size):
             for x in range(0, w - size + 1, size):
-                part = scene.image[:, y : y + size, x : x + size], scene.labels[y : y + size, x : x + size]
-                cut.append(replace(scene, image=part[0], labels=part[1]))
+                cut.append(cut_scene(scene, x, y, size))
     shares = np.array([[(c.labels == k).mean() for k in range(len(scenes[0].classes))] for c in cut])
     free = [i for i in rng.permutation(len(cut)) if (shares[i] > 0).sum() > 1]
     if len(free) < n:
