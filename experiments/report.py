@@ -56,8 +56,14 @@ def tables_of(results):
 def tuning_tables(results):
     "What fine-tuning's default, its choices and the options of its loss are worth, as Markdown."
     found = {}
-    for part, key in (("defaults", "fraction"), ("recipe", "fraction"), ("losses", "data")):
-        path = Path(results) / f"finetune-{part}.json"
+    for part, file, key in (
+        ("defaults", "finetune-defaults", "fraction"),
+        ("recipe", "finetune-recipe", "fraction"),
+        ("losses", "finetune-losses", "data"),
+        ("four-lines", "four_lines", "data"),
+    ):
+        path = Path(results) / f"{file}.json"
+        more = {"defaults": ("steps",), "four-lines": ("steps", "minutes")}.get(part, ())
         rows = json.loads(path.read_text()) if path.exists() else []
         columns = sorted({row[key] for row in rows})
         lines = [
@@ -66,7 +72,7 @@ def tuning_tables(results):
         lines.append(["---"] * len(lines[0]))
         for arm in dict.fromkeys(map(arm_in_words, rows)):
             cells = [[r for r in rows if arm_in_words(r) == arm and r[key] == c] for c in columns]
-            lines.append([arm, *(seeds_in_words(cell, part == "defaults") for cell in cells)])
+            lines.append([arm, *(seeds_in_words(cell, more) for cell in cells)])
         found[f"tuning-{part}"] = (
             "\n".join(f"| {' | '.join(line)} |" for line in lines) if rows else "pending"
         )
@@ -78,14 +84,17 @@ def arm_in_words(row):
     return row["arm"] + (f", {row['kept']} step" if "kept" in row else "")
 
 
-def seeds_in_words(rows, steps=False):
-    "A cell: each seed's mean IoU over its parts, and their mean where there are several; - without rows."
+def seeds_in_words(rows, more=()):
+    """A cell: each seed's mean IoU over its parts, and their mean where there are several; - without rows.
+
+    `more`: of the first row, such as its steps.
+    """
     if not rows:
         return "-"
     seeds = [np.mean([r["miou"] for r in rows if r["seed"] == s]) for s in sorted({r["seed"] for r in rows})]
     each = ", ".join(f"{v:.3f}" for v in seeds)
     told = f"**{np.mean(seeds):.3f}** ({each})" if len(seeds) > 1 else f"{each} (one seed)"
-    return f"{told}, {rows[0]['steps']} steps" if steps else told
+    return ", ".join([told, *(f"{round(rows[0][name])} {name}" for name in more)])
 
 
 def hours_sentence(*files):
