@@ -354,6 +354,9 @@ def test_a_run_made_again_has_the_same_values(stack, tmp_path, capsys):
     rows = json.loads((tmp_path / "judges.json").read_text())
     keeping.keep_rows(tmp_path / "judges.json", asked.work, [dict(r, value=r["value"] + 1e-5) for r in rows])
     assert not campaigns.again(made, asked)
+    keeping.keep_rows(tmp_path / "judges.json", asked.work, [dict(r, device="another make") for r in rows])
+    with pytest.raises(SystemExit, match="no run was made on"):
+        campaigns.again(made, asked)
 
 
 def test_a_late_job_finds_its_run_by_whichever_code_and_says_when_it_is_gone(stack, tmp_path, monkeypatch):
