@@ -283,10 +283,11 @@ def show_dose(dialled: list[dict], controls: list[dict], dial: Dial, ax=None):
             ax.axhspan(mean - half, mean + half, color=color, alpha=0.12, linewidth=0)
     places = sorted({p["x"] for p in points})
     arms = list(dict.fromkeys(p["arm"] for p in points))
+    end = places[-1]
     for k, arm in enumerate(arms):
         apart = 0.012 * (k - (len(arms) - 1) / 2)  # of the axis
         mine = [(p["x"], p["gaps"]) for p in points if p["arm"] == arm]
-        draw_arm(ax, arm, [(x * places[-1] ** apart if dial.log else x + apart * places[-1], g) for x, g in mine])
+        draw_arm(ax, arm, [(x * end**apart if dial.log else x + apart * end, g) for x, g in mine])
     reach = (*dial.values, *dial.ends, *places)
     room = 0.06 * (max(reach) - min(reach))
     if not dial.log:
