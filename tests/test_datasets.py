@@ -218,7 +218,8 @@ def toml(folder, text):
 
 def test_labels_of_a_dataset_are_read_by_window(own):
     path = toml(own, 'images = "img"\nlabels = "lab"\n')
-    rasters, labels, classes = training_labels(path)
+    rasters, labels, classes, spare = training_labels(path)
+    assert spare is None
     data = open_dataset(path)
     for entry, raster, found in zip(data.split("train"), rasters, labels, strict=True):
         whole = data.labels(entry)

@@ -182,7 +182,7 @@ def read_rows(folder: str | Path) -> list[dict]:
     "All rows of `evidence-*.json` in a folder; [] where there is none."
     rows = []
     for path in sorted(Path(folder).glob("evidence-*.json")):
-        rows += json.loads(path.read_text())
+        rows += [row for row in json.loads(path.read_text()) if "fraction" in row]  # the proof's have none
     return rows
 
 # %% ../../nbs/evidence/label_fractions.ipynb #0000001f
