@@ -85,6 +85,7 @@ def load(
 ) -> Loaded:
     """An encoder from a weights file of ours, torchvision, timm, smp, lightly, MoCo, VISSL or their like, as
     `Loaded`; printing it shows the report.
+
     The architecture is read off a ResNet's tensors; of a network of timm the file's record says it, or
     `encoder` ("timm:NAME"). Or the encoder `into` is filled. Strictly: ValueError unless all tensors match,
     but for prefixes of names in `allow`. `prefix` chooses among several networks. `bands` adapts the first
