@@ -8,6 +8,7 @@ judges) and RESULTS/when-it-helps.png (gain against dose). Any subset of the row
 
 import json
 import sys
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +24,26 @@ from rsssl_nb.evaluation.doses import (
     show_dose,
 )
 from rsssl_nb.evaluation.judged import as_table, judge_power
-from rsssl_nb.evaluation.verdicts import power_table, read_judged, show_methods
+from rsssl_nb.evaluation.verdicts import (
+    gap_interval,
+    paired_gaps,
+    power_table,
+    read_judged,
+    show_methods,
+    signed,
+)
 from rsssl_nb.figures import show_grid
 from rsssl_nb.files import write_aside
 
 FILES = ("evidence-cpu.json", "when-it-helps.json")
 SHOWN = ("scene", "mosaic", "hypercolumn", "finetune")
+POOLS = {  # world: its pool in words, and the world of its untrained networks
+    "cpu": ("Dubai, 96 px, 1 000 steps", "cpu"),
+    "long": ("Dubai, 96 px, 4 000 steps", "cpu"),
+    "rsscn7": ("RSSCN7's training part, 64 px, 1 500 steps", "rsscn7"),
+}
+STAGES = tuple((f"mosaic{stage}", 64) for stage in ("", "-but-last", "-stage3", "-last"))
+ALIVE = (("scene", 5), ("scene", 20), ("scene", 100), ("scene-knn", 5), *STAGES, ("hypercolumn", 11))
 
 
 def named(row):
@@ -45,12 +60,48 @@ def tables_of(results):
     tables = {"proof-arms": as_table(main, judge_power(main)) or "pending"}
     tables["proof-verdicts"] = arm_verdict_table(arm_verdicts(main))
     tables["proof-power"] = power_table(main)
+    tables["proof-alive"] = alive_table([*cpu, *controls])
+    tables["proof-learnt"] = learnt_table(results)
     for world in ("long", "imagenet", "continued"):
         mine = [dict(r, method=named(r)) for r in cpu if r["world"] == world and r["judge"] in SHOWN]
         tables[f"proof-{world}"] = as_table(mine) or "pending"
     tables["proof-hours"] = hours_sentence(cpu, dials)
     tables["proof-doses"] = "\n".join(f"- {dose_sentence(dials, controls, dial)}" for dial in DIALS)
     return tables | tuning_tables(results)
+
+
+def alive_table(rows):
+    "SimCLR beside the untrained network of its seed, a line a pool and judge, as Markdown."
+    head = ["pool", "judge", "labels", "untrained", "SimCLR", "gain", "interval +-", "seeds"]
+    lines = [head, ["---"] * len(head)]
+    for (world, (pool, start)), (judge, labels) in product(POOLS.items(), ALIVE):
+        asked = [r for r in rows if (r["judge"], r["labels"]) == (judge, labels)]
+        mine = [r for r in asked if (r["world"], r["method"]) in ((world, "simclr"), (start, "random"))]
+        gaps = paired_gaps(mine, "simclr", "random")
+        if len(gaps):
+            two = [[r for r in mine if r["method"] == m] for m in ("random", "simclr")]
+            both = set.intersection(*({r["seed"] for r in own} for own in two))
+            means = (np.mean([r["value"] for r in own if r["seed"] in both]) for own in two)
+            gain, half = gap_interval(gaps)
+            told = [pool, judge, labels, *(f"{m:.3f}" for m in means), signed(gain)]
+            lines.append([*told, f"{half:.3f}" if np.isfinite(half) else "-", len(gaps)])
+    return as_lines(lines) if len(lines) > 2 else "pending"
+
+
+def learnt_table(results):
+    "What the shipped networks show of the ideas they are named after: a line a measure and network."
+    path = Path(results) / "showing.json"
+    found = {}
+    for r in json.loads(path.read_text()) if path.exists() else []:
+        found.setdefault((r["method"], r["measure"], r["network"]), []).append(r["value"])
+    head = ["method", "measure", "network", "mean", "least and most"]
+    lines = [[*key, f"{np.mean(v):.3f}", f"{min(v):.3f} to {max(v):.3f}"] for key, v in sorted(found.items())]
+    return as_lines([head, ["---"] * len(head), *lines]) if found else "pending"
+
+
+def as_lines(lines):
+    "Lines of cells as a Markdown table."
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
 def tuning_tables(results):
@@ -73,9 +124,7 @@ def tuning_tables(results):
         for arm in dict.fromkeys(map(arm_in_words, rows)):
             cells = [[r for r in rows if arm_in_words(r) == arm and r[key] == c] for c in columns]
             lines.append([arm, *(seeds_in_words(cell, more) for cell in cells)])
-        found[f"tuning-{part}"] = (
-            "\n".join(f"| {' | '.join(line)} |" for line in lines) if rows else "pending"
-        )
+        found[f"tuning-{part}"] = as_lines(lines) if rows else "pending"
     return found
 
 

@@ -813,6 +813,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                              'rsssl_nb/evaluation/verdicts.py'),
                                               'rsssl_nb.evaluation.verdicts.seen_by': ( 'library/evaluation/verdicts.html#seen_by',
                                                                                         'rsssl_nb/evaluation/verdicts.py'),
+                                              'rsssl_nb.evaluation.verdicts.show_learnt': ( 'library/evaluation/verdicts.html#show_learnt',
+                                                                                            'rsssl_nb/evaluation/verdicts.py'),
                                               'rsssl_nb.evaluation.verdicts.show_methods': ( 'library/evaluation/verdicts.html#show_methods',
                                                                                              'rsssl_nb/evaluation/verdicts.py'),
                                               'rsssl_nb.evaluation.verdicts.signed': ( 'library/evaluation/verdicts.html#signed',

@@ -62,3 +62,22 @@ def test_each_dial_is_drawn():
     drawn = {(d.method, d.name) for d in report.DIALS}
     methods = {(a.name, dict(a.also)["dial"]) for a in proof.DIALS if dict(a.also)["arm"] in ("rule", "told")}
     assert {m for m in methods if m[0] in proof.FOUR} <= drawn
+
+
+def test_simclr_stands_beside_the_untrained_network_of_its_seed():
+    told = dict(judge="scene", labels=5)
+    rows = [dict(told, world="cpu", method="random", seed=s, value=0.4 + 0.01 * s) for s in range(3)]
+    rows += [dict(told, world="cpu", method="simclr", seed=s, value=0.5 + 0.01 * s) for s in (0, 2)]
+    rows += [dict(told, world="long", method="simclr", seed=0, value=0.6)]
+    lines = report.alive_table(rows).splitlines()[2:]
+    assert lines[0] == "| Dubai, 96 px, 1 000 steps | scene | 5 | 0.410 | 0.510 | +0.100 | 0.000 | 2 |"
+    assert lines[1] == "| Dubai, 96 px, 4 000 steps | scene | 5 | 0.400 | 0.600 | +0.200 | - | 1 |"
+    assert len(lines) == 2 and report.alive_table(rows[:3]) == "pending"
+
+
+def test_what_networks_show_is_a_line_a_measure(tmp_path):
+    assert report.learnt_table(tmp_path) == "pending"
+    rows = [dict(method="false", measure="right", network="a", value=v) for v in (0.5, 0.7)]
+    (tmp_path / "showing.json").write_text(json.dumps(rows))
+    line = report.learnt_table(tmp_path).splitlines()[2]
+    assert line == "| false | right | a | 0.600 | 0.500 to 0.700 |"
