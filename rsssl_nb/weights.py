@@ -170,6 +170,7 @@ def shipped(name: str | None = None):
 def shipped_for(bands: int, method: str = "grass") -> str:
     """The name of a method's checkpoint for images of so many bands: the nearest, then the longest trained.
 
+    Of the four, one with the whole method goes before an encoder alone, however long that was trained.
     ValueError when none of the method comes with the package.
 
     >>> from rsssl_nb.weights import shipped_for
@@ -177,11 +178,13 @@ def shipped_for(bands: int, method: str = "grass") -> str:
     'grass-20'
     """
     there = shipped()
-    takes = {name: meta["bands"] for name, meta in there.items() if meta["method"] == method}
+    takes = {name: meta for name, meta in there.items() if meta["method"] == method}
     if not takes:
         methods = ", ".join(sorted({meta["method"] for meta in there.values()}))
         raise ValueError(f"no checkpoint {method!r} comes with this package: choose {methods}")
-    return min(takes, key=lambda name: (abs(takes[name] - bands), -int(name.rpartition("-")[2])))
+    alone = {name: method != "simclr" and meta.get("kind") == "encoder" for name, meta in takes.items()}
+    far = {name: abs(meta["bands"] - bands) for name, meta in takes.items()}
+    return min(takes, key=lambda name: (far[name], alone[name], -int(name.rpartition("-")[2])))
 
 
 def for_bands(what, bands: int):
@@ -200,8 +203,10 @@ def shipped_log(name: str) -> tuple[str, list, list]:
     `name` as `shipped` takes it, with or without "shipped:".
     """
     path = shipped(name.removeprefix(SHIPPED))
-    unit = "step" if "step" in load_weights(path)[1] else "epoch"
-    log = path.with_name(f"{path.stem.rpartition('-')[0]}{'-cpu' * (unit == 'step')}.jsonl")
+    meta = load_weights(path)[1]
+    unit = "step" if "step" in meta else "epoch"
+    world = f"-{meta['world']}" if unit == "step" else ""
+    log = path.with_name(f"{path.stem.rpartition('-')[0]}{world}.jsonl")
     rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     return unit, [row[unit] for row in rows], [row["loss"] for row in rows]
 

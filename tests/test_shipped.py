@@ -138,3 +138,14 @@ def test_encoders_alone_lower_their_loss_the_longer_they_learn_and_simclr_0_has_
             encoder = load(shipped(name)).encoder.eval()
             losses[MADE[name]["step"]] = nce(encoder(pair.a).pooled, encoder(pair.b).pooled, 0.2).item()
     assert [losses[step] for step in sorted(losses)] == sorted(losses.values(), reverse=True), losses
+
+
+def test_a_whole_method_goes_before_a_longer_encoder_alone(monkeypatch):
+    made = {
+        f"grass-{n}": dict(method="grass", bands=3, kind=k) for n, k in ((1000, "method"), (4000, "encoder"))
+    }
+    made |= {f"simclr-{n}": dict(method="simclr", bands=3, kind="encoder") for n in (1000, 4000)}
+    monkeypatch.setattr("rsssl_nb.weights.shipped", lambda: made)
+    assert [shipped_for.__wrapped__(3, m) for m in ("grass", "simclr")] == ["grass-1000", "simclr-4000"]
+    del made["grass-1000"]
+    assert shipped_for.__wrapped__(4, "grass") == "grass-4000"
