@@ -5,8 +5,8 @@
 SimCLR after 0, 200, 1 000 and 4 000 steps and the four after 4 000, as encoders alone; the four after 1 000
 as whole methods, since their pages ask the rule in the head. After 0 it is what every arm of seed 0 begins
 with; after 200 it is on the way of the cosine to 1 000, in the warm-up's wake; the others are ends of cosines
-of their own. Float16, with passport, log and the imagery's licence in the header; 25 MB at most. What has not been
-trained yet is named.
+of their own. Float16, with passport, log and the imagery's licence in the header; 25 MB at most. What has not
+been trained yet is named.
 """
 
 import argparse
