@@ -1,16 +1,21 @@
-"""What the shipped networks of the four methods show on ground they never saw: each idea's own measure.
+"""What networks of 1 000 steps show of the ideas they are named after, on ground they never saw.
 
     python experiments/showing.py [--work runs/proof]
 
-Views of Dubai's validation scene (2), drawn five times, with labels that no method sees: how often FALSE's
-surest suspects are right, how pure GraSS's box is among all places of it, how often a window of GLCNet and a
-point of SSCCL find their place in the other view. Asked of the shipped networks of real imagery, of three
-untrained ones, and, where its run is in WORK, of the network that was trained with the method's placebo.
-Nothing is trained. Rows: results/showing.json, one a method, network, measure and draw.
+Three draws of views of 64 windows of Dubai's validation scene (2). Asked are, for each of the four methods,
+three networks of each kind: its own (seed 0 is the one that ships), those of its placebo and of SimCLR, all
+trained alike by `proof.py` (their runs are sought in WORK), and untrained ones, whose BatchNorm saw training
+views. A placebo's weights are asked for the true matches; of SimCLR's, SSCCL and GLCNet take the encoder.
+
+FALSE: is the first suspect of one's dominant class, in the quarter of the rows whose own views agree best?
+GraSS: how pure is the box among all its places, in views of several classes that were cut? GLCNet and SSCCL
+need no label: does a window or a point find its place in the other view, by geometry? Nothing is trained.
+Rows: results/showing.json, one a method, network, seed, measure and draw; `trained` names the run's commit.
 """
 
 import argparse
 import json
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -20,27 +25,28 @@ from trials import ROOT
 
 from rsssl_nb.data.statistics import normalise
 from rsssl_nb.encoders import Encoder
-from rsssl_nb.evaluation.mechanisms import audit, scorecard
+from rsssl_nb.evaluation.mechanisms import audit, box_arms, label_shares, purity_rank, retrieval, scorecard
 from rsssl_nb.files import write_aside
+from rsssl_nb.methods.base import At, still_statistics
 from rsssl_nb.methods.registry import recorded_method
+from rsssl_nb.objectives.regions import window_mean
 from rsssl_nb.training.folder import code_version
+from rsssl_nb.views.pairs import two_views
 from rsssl_nb.weights import load_into, load_weights, shipped
 
 OUT = ROOT / "results" / "showing.json"
-TILES, DRAWS, UNTRAINED = 64, 5, 3
-ASKED = {  # method: {(measure, arm) of its card: the name in the rows}
-    "false": {
-        ("suspects, equal numbers", "gap"): "suspects right",
-        ("suspects, equal numbers", "any negative"): "any negative right",
-        ("suspects, equal numbers", "colour"): "nearest in colour right",
-    },
-    "grass": {("box rank", "gradient"): "box rank", ("box rank", "shuffled"): "box rank, map shuffled"},
-    "glcnet": {("window retrieval", "matched"): "windows found"},
-    "ssccl": {
-        ("correspondence", "encoder"): "points found",
-        ("across scenes", "encoder"): "nearest stranger of one's class",
-    },
+TILES, DRAWS, NETWORKS, STEPS = 64, 3, 3, 1000
+CARD = {  # (measure, arm) of the scorecard: the name in the rows
+    ("suspects, equal numbers", "gap"): "suspects right",
+    ("suspects, equal numbers", "any negative"): "any negative right",
+    ("suspects, equal numbers", "colour"): "nearest in colour right",
+    ("window retrieval", "matched"): "windows found",
+    ("correspondence", "encoder"): "points found",
+    ("across scenes", "encoder"): "nearest stranger of one's class",
 }
+
+
+# who is asked
 
 
 def built(meta, seed=0):
@@ -50,42 +56,104 @@ def built(meta, seed=0):
     return recorded_method(meta["method"], encoder, meta["options"], meta["defaults"]).eval()
 
 
-def placebo_weights(work, placebo, step):
-    "The newest weights of a placebo's run of seed 0 after so many steps; None where there are none."
-    found = sorted(work.glob(f"cpu-{placebo}-0-*/method-{step:06d}.safetensors"))
-    return max(found, key=lambda path: path.stat().st_mtime, default=None)
+def fitted(method, pairs):
+    "A method whose BatchNorm has the statistics of these pairs of views; its weights stay."
+    for layer in method.modules():
+        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
+            layer.reset_running_stats()
+            layer.momentum = None  # the mean of all batches alike
+    with torch.no_grad():
+        for pair in pairs:
+            method.train().step(pair, At(progress=1.0, generator=torch.Generator().manual_seed(0)))
+    return method.eval()
 
 
-def networks(method, work):
-    "(network, seed, steps, method) of all that are asked: untrained ones, the placebo's, the shipped ones."
-    made = {name: meta for name, meta in shipped().items() if meta["method"] == method and "licence" in meta}
-    whole = {name: meta for name, meta in made.items() if meta["kind"] == "method"}
-    meta = next(iter(whole.values()))
-    for seed in range(UNTRAINED):
-        yield "untrained", seed, 0, built(meta, seed)
-    placebo = dict(zip(FOUR, PLACEBOS))[method]
-    if path := placebo_weights(work, placebo, 1000):
-        yield placebo, 0, 1000, filled(built(meta), path)
-    else:
-        print(f"{placebo}: no finished run of seed 0 in {work}")
-    for name, meta in sorted(whole.items(), key=lambda item: item[1]["step"]):
-        yield name, meta["seed"], meta["step"], filled(built(meta), shipped(name))
-
-
-def filled(method, path):
-    "A method with the weights of a file."
-    load_into(method, load_weights(path)[0])
+def filled(method, path, encoder_alone=False):
+    "A method with the weights of a file, or with those of its encoder."
+    state = load_weights(path)[0]
+    if encoder_alone:
+        state = {k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")}
+    load_into(method.encoder if encoder_alone else method, state)
     return method
+
+
+def files_of(arm, work):
+    "(seed, commit, path) of the networks of an arm, seed 0 first: what ships, and runs in a folder."
+    if arm in FOUR:
+        path = shipped(f"{arm}-{STEPS}")
+        yield 0, load_weights(path)[1]["commit"], path
+    for seed in range(arm in FOUR, 5):
+        found = work.glob(f"cpu-{arm}-{seed}-*/method-{STEPS:06d}.safetensors")
+        if path := max(found, key=lambda path: path.stat().st_mtime, default=None):
+            yield seed, path.parent.name.rpartition("-")[2], path
+
+
+def networks(method, work, training):
+    "(network, seed, commit of its training, method) of all that are asked; too few are named."
+    meta = load_weights(shipped(f"{method}-{STEPS}"))[1]
+    for seed in range(NETWORKS):
+        yield "untrained", seed, "", fitted(built(meta, seed), training)
+    for arm in ("simclr", dict(zip(FOUR, PLACEBOS))[method], method):
+        there = list(islice(files_of(arm, work), NETWORKS))
+        if len(there) < NETWORKS:
+            print(f"{method}: {len(there)} of {NETWORKS} networks of {arm} are in {work}")
+        alone = arm == "simclr" and method in ("glcnet", "ssccl")
+        for seed, commit, path in there:
+            yield arm, seed, commit, filled(built(meta), path, alone)
+
+
+# what they are asked
+
+
+def tiles(split, meta):
+    "64 windows of a split, normalised, and their labels."
+    images, labels, _ = dubai_tiles(split)
+    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:TILES].numpy()
+    seen = normalise(torch.as_tensor(images[chosen]).float(), meta["mean"], meta["std"])
+    return seen, torch.as_tensor(labels[chosen]).long()
 
 
 def audits(meta):
     "The audited views, one of each draw: the same windows for all networks."
-    images, labels, _ = dubai_tiles("val")
-    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:TILES].numpy()
-    seen = normalise(torch.as_tensor(images[chosen]).float(), meta["mean"], meta["std"])
-    told, origin = torch.as_tensor(labels[chosen]).long(), torch.zeros(len(chosen), 2)
-    far = torch.arange(len(chosen))  # each window a scene of its own: where they lie is not asked
-    return [audit(seen, told, origin, far, meta["size"], seed=k, plan=DUBAI_VIEWS) for k in range(DRAWS)]
+    seen, told = tiles("val", meta)
+    origin, alone = torch.zeros(TILES, 2), torch.arange(TILES)  # each window a scene of its own
+    return [audit(seen, told, origin, alone, meta["size"], seed=k, plan=DUBAI_VIEWS) for k in range(DRAWS)]
+
+
+def boxes_ranked(made, views):
+    "GraSS: the mean rank of its boxes and of those of a shuffled map, in mixed views that were cut."
+    arms = box_arms(made, views.pair, At(progress=1.0, generator=torch.Generator().manual_seed(0)))
+    mixed = label_shares(views.labels).amax(1) < 0.8
+    found = {}
+    for arm, name in (("gradient", "box rank"), ("shuffled", "box rank, map shuffled")):
+        sides = arms[arm][:, 2:] - arms[arm][:, :2]
+        use = mixed & (sides.prod(1) < 0.9 * views.labels[0].numel())
+        found[name] = float(purity_rank(views.labels, arms[arm])[use].mean())
+    return found
+
+
+def windows_found(made, views):
+    "GLCNet: the share of windows that the encoder's own map finds, without decoder and head."
+    pair = views.pair
+    with torch.no_grad(), still_statistics(made):
+        trace = made.step(pair, At(progress=1.0, generator=torch.Generator().manual_seed(0))).trace
+        dense = made.encoder(torch.cat([pair.a, pair.b])).dense
+    boxes = torch.cat([trace["boxes_a"], trace["boxes_b"]])
+    return {
+        "windows found, encoder": retrieval(*window_mean(dense, boxes, pair.size).chunk(2), trace["valid"])
+    }
+
+
+def answers(method, network, made, views):
+    "{measure: value} of a network that is asked about a method's idea."
+    if method == "grass":
+        return boxes_ranked(made, views)
+    found = {CARD[key]: value for key, value in scorecard(made, views).items() if key in CARD}
+    if method == "glcnet":
+        found |= windows_found(made, views)
+        if network == "simclr":  # it has no decoder
+            found.pop("windows found")
+    return found
 
 
 def main():
@@ -94,15 +162,17 @@ def main():
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "proof", help="the runs of proof.py")
     asked, rows = parser.parse_args(), []
     torch.set_num_threads(1)
-    seen = audits(shipped()["simclr-1000"])
-    for method, measures in ASKED.items():
-        for network, seed, steps, made in networks(method, asked.work):
+    meta = shipped()[f"simclr-{STEPS}"]
+    seen = audits(meta)
+    learnt, _ = tiles("train", meta)
+    training = [two_views(learnt, meta["size"], DUBAI_VIEWS, seed=k, min_iou=0.1) for k in range(4)]
+    for method in FOUR:
+        for network, seed, commit, made in networks(method, asked.work, training):
             for draw, views in enumerate(seen):
-                card = scorecard(made, views)
-                for key, name in measures.items():
-                    row = dict(method=method, network=network, seed=seed, steps=steps, measure=name)
-                    rows.append(row | dict(draw=draw, value=round(card[key], 4), commit=code_version()))
-            print(network, {r["measure"]: r["value"] for r in rows[-len(measures) :]}, flush=True)
+                told = dict(method=method, network=network, seed=seed, trained=commit, draw=draw)
+                for name, value in answers(method, network, made, views).items():
+                    rows.append(told | dict(measure=name, value=round(value, 4), commit=code_version()))
+            print(method, network, seed, {r["measure"]: r["value"] for r in rows[-4:]}, flush=True)
     write_aside(OUT, lambda path: path.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n"))
 
 
