@@ -123,7 +123,8 @@ def run(campaign, arm, seed, folder, asked, stop):
     world = campaign.worlds[arm.world]
     if arm.make is None:
         facts = dict(steps=0, minutes=0.0)
-        return judged(campaign, arm, seed, untrained(world, arm, seed), facts)
+        stack = pool_of(world) if arm.fitted else None
+        return judged(campaign, arm, seed, untrained(world, arm, seed, stack), facts)
     stack = pool_of(world)
     folder.parent.mkdir(parents=True, exist_ok=True)
     (folder.parent / f"{folder.name}.protocol").write_text(f"{campaign.version(arm.world)}\n")

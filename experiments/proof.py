@@ -67,9 +67,10 @@ def common(name, **options):
 
 
 def main_arms():
-    "The arms of the world `cpu`, those of `long` for one seed; the first six are fine-tuned, too."
+    "The arms of the world `cpu`, those of `long` for one seed; random and the five are fine-tuned, too."
     tuned = ("simclr", *FOUR)
     arms = [Arm("random", "cpu", None, (*JUDGED, "finetune"))]
+    arms.append(Arm("random-fitted", "cpu", None, JUDGED, fitted=True))
     for name in (*tuned, *PLACEBOS):
         arms.append(Arm(name, "cpu", common(name), (*JUDGED, "finetune") if name in tuned else JUDGED))
     arms.append(Arm("glcnet-mean", "cpu", common("glcnet", style="mean"), JUDGED))

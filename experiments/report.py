@@ -89,13 +89,17 @@ def alive_table(rows):
 
 
 def learnt_table(results):
-    "What the shipped networks show of the ideas they are named after: a line a measure and network."
+    "What networks show of the ideas their methods are named after: a line a measure and network."
     path = Path(results) / "showing.json"
     found = {}
     for r in json.loads(path.read_text()) if path.exists() else []:
-        found.setdefault((r["method"], r["measure"], r["network"]), []).append(r["value"])
-    head = ["method", "measure", "network", "mean", "least and most"]
-    lines = [[*key, f"{np.mean(v):.3f}", f"{min(v):.3f} to {max(v):.3f}"] for key, v in sorted(found.items())]
+        seeds = found.setdefault((r["method"], r["measure"], r["network"]), {})
+        seeds.setdefault(r["seed"], []).append(r["value"])
+    head = ["method", "measure", "network", "mean", "each seed"]
+    lines = []
+    for key, seeds in sorted(found.items()):
+        each = [np.mean(values) for _, values in sorted(seeds.items())]
+        lines.append([*key, f"{np.mean(each):.3f}", " ".join(f"{v:.3f}" for v in each)])
     return as_lines([head, ["---"] * len(head), *lines]) if found else "pending"
 
 

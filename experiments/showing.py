@@ -15,13 +15,14 @@ Rows: results/showing.json, one a method, network, seed, measure and draw; `trai
 
 import argparse
 import json
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 import torch
 from controls import dubai_tiles
 from proof import DUBAI_VIEWS, FOUR, PLACEBOS
-from trials import ROOT
+from trials import ROOT, refit
 
 from rsssl_nb.data.statistics import normalise
 from rsssl_nb.encoders import Encoder
@@ -56,16 +57,15 @@ def built(meta, seed=0):
     return recorded_method(meta["method"], encoder, meta["options"], meta["defaults"]).eval()
 
 
+def guided():
+    "The moment at which all are asked, with draws of its own."
+    return At(progress=1.0, generator=torch.Generator().manual_seed(0))
+
+
 def fitted(method, pairs):
     "A method whose BatchNorm has the statistics of these pairs of views; its weights stay."
-    for layer in method.modules():
-        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
-            layer.reset_running_stats()
-            layer.momentum = None  # the mean of all batches alike
-    with torch.no_grad():
-        for pair in pairs:
-            method.train().step(pair, At(progress=1.0, generator=torch.Generator().manual_seed(0)))
-    return method.eval()
+    refit(method, [partial(method.step, pair, guided()) for pair in pairs])
+    return method
 
 
 def filled(method, path, encoder_alone=False):
@@ -122,7 +122,7 @@ def audits(meta):
 
 def boxes_ranked(made, views):
     "GraSS: the mean rank of its boxes and of those of a shuffled map, in mixed views that were cut."
-    arms = box_arms(made, views.pair, At(progress=1.0, generator=torch.Generator().manual_seed(0)))
+    arms = box_arms(made, views.pair, guided())
     mixed = label_shares(views.labels).amax(1) < 0.8
     found = {}
     for arm, name in (("gradient", "box rank"), ("shuffled", "box rank, map shuffled")):
@@ -136,7 +136,7 @@ def windows_found(made, views):
     "GLCNet: the share of windows that the encoder's own map finds, without decoder and head."
     pair = views.pair
     with torch.no_grad(), still_statistics(made):
-        trace = made.step(pair, At(progress=1.0, generator=torch.Generator().manual_seed(0))).trace
+        trace = made.step(pair, guided()).trace
         dense = made.encoder(torch.cat([pair.a, pair.b])).dense
     boxes = torch.cat([trace["boxes_a"], trace["boxes_b"]])
     return {

@@ -9,12 +9,13 @@ import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from rsssl_nb.data.statistics import normalise
 from rsssl_nb.encoders import Encoder
 from rsssl_nb.errors import InputError
 from rsssl_nb.evaluation.judges import band_moments, random_like
@@ -24,7 +25,7 @@ from rsssl_nb.training.engine import make_optimiser, run_task, train_step
 from rsssl_nb.training.folder import code_version
 from rsssl_nb.training.pretrain import Pretraining, digest
 from rsssl_nb.training.start import open_start
-from rsssl_nb.views.pairs import Plan
+from rsssl_nb.views.pairs import Plan, two_views
 from rsssl_nb.weights import load_into, save_weights
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,7 +62,7 @@ class Arm:
     Without `make` the encoder is judged as it begins: drawn by the seed, or `init`, which is a weights file,
     "imagenet" or "shipped:NAME" to start from. `measures` names what its mechanism is asked for at the end.
     `views` and `steps` stand in place of its world's; `also`, pairs of name and value, goes into its rows;
-    `seeds` is how many it is given at most.
+    `seeds` is how many it is given at most. `fitted`: untrained, with BatchNorm that saw its world's views.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Arm:
     also: tuple = ()
     seeds: int = 5
     init: str = ""
+    fitted: bool = False
 
     @property
     def label(self) -> str:
@@ -124,12 +126,36 @@ def started_from(arm):
         raise InputError(f"{arm.label} starts from {arm.init}: {error}") from error
 
 
-def untrained(world, arm, seed):
-    "The encoder of an arm before its first step."
+def untrained(world, arm, seed, stack=None):
+    "The encoder of an arm before its first step; `stack` is the pool of one that is fitted."
     encoder = random_like(encoder_of(world, 3), seed)
     if arm.init:
         load_into(encoder, started_from(arm))
+    if arm.fitted:
+        refit(encoder, [partial(encoder, views) for views in first_views(world, stack, seed)])
     return encoder.eval()
+
+
+def first_views(world, stack, seed, batches=4):
+    "Batches of both views, as a run of a world draws them from its pool."
+    mean, std = band_moments(stack.images)
+    for k in range(batches):
+        images = torch.as_tensor(stack.images[stack.windows(BATCH, seed, k)]).float()
+        pair = two_views(normalise(images, mean, std), world.px, world.views, seed=seed, epoch=k)
+        yield torch.cat([pair.a, pair.b])
+
+
+def refit(module, passes):
+    "Gives a module's BatchNorm the mean statistics of passes through it, functions; its weights stay."
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.modules.batchnorm._BatchNorm):
+            layer.reset_running_stats()
+            layer.momentum = None  # the mean of all passes alike
+    module.train()
+    with torch.no_grad():
+        for go in passes:
+            go()
+    module.eval()
 
 
 def config_of(world, arm, seed, stack, precision, steps=None):
@@ -244,7 +270,7 @@ def judged(campaign, arm, seed, encoder, facts):
     known = [campaign.judges[name] for name in arm.judges if name in campaign.judges]
     for judge in [judge for made in known for judge in made()]:
         rows += [dict(row, method=arm.name, seed=seed, **facts) for row in judge.rows(encoder)]
-        if arm.make is None and not arm.init and seed == 0:
+        if arm.make is None and not arm.init and not arm.fitted and seed == 0:
             floors += [dict(row, method=name, seed=0) for name, own in judge.floors().items() for row in own]
     rows = [dict(row, judging=(time.time() - began) / 60) for row in rows]
     return [dict(tidy(row), **common_to(campaign, arm)) for row in [*rows, *floors]]

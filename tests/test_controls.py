@@ -499,3 +499,22 @@ def test_a_run_keeps_its_method_on_the_way(stack, tmp_path):
     begun = trials.start(world, simclr, config, stack)[1].encoder.state_dict()
     fresh = trials.untrained(world, replace(simclr, make=None), 0).state_dict()
     assert all(torch.equal(v, fresh[k]) for k, v in begun.items())  # a run's step 0 is the arm `random`
+
+
+def test_an_untrained_network_that_is_fitted_normalises_the_views_of_its_pool():
+    rng = np.random.default_rng(0)
+    stack = controls.Stack(rng.integers(0, 256, (64, 3, 48, 48), dtype=np.uint8), np.zeros((64, 48, 48)))
+    world = replace(controls.WORLDS["rsscn7"], pool=lambda: stack, px=32)
+    arm = trials.Arm("random", "rsscn7", None)
+    fresh = trials.untrained(world, arm, 0)
+    made = trials.untrained(world, replace(arm, fitted=True), 0, stack)
+    assert all(torch.equal(a, b) for a, b in zip(fresh.parameters(), made.parameters(), strict=True))
+    views, spread = next(iter(trials.first_views(world, stack, 0))), {}
+    for name, encoder in (("fresh", fresh), ("fitted", made)):
+        layers = [m for m in encoder.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        seen = []
+        layers[-1].register_forward_hook(lambda layer, args, out, seen=seen: seen.append(out.clone()))
+        with torch.no_grad():
+            encoder(views)
+        spread[name] = float(seen[0].std())
+    assert abs(spread["fitted"] - 1) < 0.1 < abs(spread["fresh"] - 1) and not made.training

@@ -77,7 +77,7 @@ def test_simclr_stands_beside_the_untrained_network_of_its_seed():
 
 def test_what_networks_show_is_a_line_a_measure(tmp_path):
     assert report.learnt_table(tmp_path) == "pending"
-    rows = [dict(method="false", measure="right", network="a", value=v) for v in (0.5, 0.7)]
+    told = dict(method="false", measure="right", network="a")
+    rows = [dict(told, seed=s, value=v) for s, v in ((0, 0.5), (1, 0.7), (1, 0.9))]
     (tmp_path / "showing.json").write_text(json.dumps(rows))
-    line = report.learnt_table(tmp_path).splitlines()[2]
-    assert line == "| false | right | a | 0.600 | 0.500 to 0.700 |"
+    assert report.learnt_table(tmp_path).splitlines()[2] == "| false | right | a | 0.650 | 0.500 0.800 |"

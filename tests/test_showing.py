@@ -10,45 +10,95 @@ import torch
 sys.path.append(str(Path(__file__).resolve().parents[1] / "experiments"))
 import showing  # noqa: E402
 
+from rsssl_nb.evaluation.mechanisms import audit  # noqa: E402
 from rsssl_nb.evaluation.verdicts import LEARNT, show_learnt  # noqa: E402
+from rsssl_nb.views.pairs import two_views  # noqa: E402
 from rsssl_nb.weights import load_weights, save_weights, shipped  # noqa: E402
 
 
-@pytest.mark.parametrize("method", showing.ASKED)
-def test_untrained_ones_the_placebo_and_what_ships_are_asked(method, tmp_path, capsys):
+@pytest.mark.parametrize("method", showing.FOUR)
+def test_untrained_ones_simclr_the_placebo_and_the_method_are_asked(method, tmp_path, capsys):
     name, placebo = f"{method}-1000", dict(zip(showing.FOUR, showing.PLACEBOS))[method]
-    assert [n for n, *_ in showing.networks(method, tmp_path)][:4] == ["untrained"] * 3 + [name]
-    assert f"{placebo}: no finished run of seed 0" in capsys.readouterr().out
-    state, _ = load_weights(shipped(name))
-    save_weights(tmp_path / f"cpu-{placebo}-0-abc" / "method-001000.safetensors", state, {})
-    asked = list(showing.networks(method, tmp_path))
-    assert [n for n, *_ in asked[:5]] == ["untrained"] * 3 + [placebo, name]
-    first, second, *_, other, mine = (made.state_dict() for *_, made in asked[:5])
-    assert any(not torch.equal(v, second[k]) for k, v in first.items() if k.endswith("weight"))
-    assert all(torch.equal(v, other[k]) for k, v in mine.items())
-    assert all(not made.training for *_, made in asked)
+    asked = list(showing.networks(method, tmp_path, []))
+    assert [(n, s) for n, s, *_ in asked] == [
+        ("untrained", 0),
+        ("untrained", 1),
+        ("untrained", 2),
+        (method, 0),
+    ]
+    assert f"{method}: 0 of 3 networks of {placebo} are in " in capsys.readouterr().out
+    state, meta = load_weights(shipped(name))
+    other = {k: v + 1 if v.is_floating_point() else v for k, v in state.items()}
+    for folder, weights in ((f"cpu-{placebo}-2-abc", state), ("cpu-simclr-1-def", other)):
+        save_weights(tmp_path / folder / "method-001000.safetensors", weights, {})
+    simclr, theirs, mine = list(showing.networks(method, tmp_path, []))[3:]
+    assert [t[:3] for t in (simclr, theirs, mine)] == [
+        ("simclr", 1, "def"),
+        (placebo, 2, "abc"),
+        (method, 0, meta["commit"]),
+    ]
+    for k, v in mine[3].state_dict().items():
+        assert torch.equal(theirs[3].state_dict()[k], v)
+        whole = method in ("false", "grass") or k.startswith("encoder.")
+        if k.endswith("weight"):  # of SimCLR these two take the encoder alone
+            assert torch.allclose(simclr[3].state_dict()[k], v + 1, atol=2e-3) == whole
+    assert not any(made.training for *_, made in asked)
+
+
+def test_an_untrained_network_that_was_fitted_normalises_what_it_sees_and_keeps_its_weights():
+    meta = load_weights(shipped("glcnet-1000"))[1]
+    images = 3 * torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(0)) + 1
+    pairs = [two_views(images, 64, showing.DUBAI_VIEWS, seed=k, min_iou=0.1) for k in range(2)]
+    fresh, made = showing.built(meta), showing.fitted(showing.built(meta), pairs)
+    assert all(torch.equal(a, b) for a, b in zip(fresh.parameters(), made.parameters(), strict=True))
+    bn = next(m for m in made.encoder.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    seen = []
+    bn.register_forward_hook(lambda layer, args, out: seen.append(out.clone()))
+    with torch.no_grad():
+        made.encoder(torch.cat([v for p in pairs for v in (p.a, p.b)]))
+    assert seen[0].mean().abs() < 0.05 and (seen[0].std() - 1).abs() < 0.05
+
+
+def test_the_encoder_alone_finds_the_windows_of_a_pair_of_equal_views():
+    meta = load_weights(shipped("glcnet-1000"))[1]
+    seen = torch.randn(4, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    labels, origin = torch.zeros(4, 96, 96, dtype=torch.long), torch.zeros(4, 2)
+    views = audit(seen, labels, origin, torch.arange(4), 96)
+    views.pair.b, views.pair.where_b = views.pair.a, views.pair.where_a
+    assert showing.windows_found(showing.built(meta), views)["windows found, encoder"] > 0.9
 
 
 def test_the_kept_rows_hold_each_network_and_draw_once():
     rows = json.loads(showing.OUT.read_text())
     keys = [tuple(r[k] for k in ("method", "network", "seed", "measure", "draw")) for r in rows]
     assert len(set(keys)) == len(keys)
-    for method, measures in showing.ASKED.items():
-        for measure in measures.values():
-            mine = [r for r in rows if (r["method"], r["measure"]) == (method, measure)]
-            placebo = dict(zip(showing.FOUR, showing.PLACEBOS))[method]
-            assert {"untrained", placebo, f"{method}-1000"} <= {r["network"] for r in mine}
-            assert all(0 <= r["value"] for r in mine) and len(mine) % showing.DRAWS == 0
+    for measure, (method, less, _) in LEARNT.items():
+        placebo = dict(zip(showing.FOUR, showing.PLACEBOS))[method]
+        networks = {"untrained", placebo, method} | ({"simclr"} if measure != "windows found" else set())
+        for name in (measure, *less):
+            mine = [r for r in rows if (r["method"], r["measure"]) == (method, name)]
+            assert {r["network"] for r in mine} == networks
+            assert all(0 <= r["value"] for r in mine)
+            for network in networks:
+                own = [r for r in mine if r["network"] == network]
+                assert len(own) == showing.DRAWS * showing.NETWORKS
+                assert len({(r["seed"], r["trained"]) for r in own}) == showing.NETWORKS
 
 
-def test_a_network_is_a_bar_in_the_order_of_the_rows_and_nothing_is_pending():
+def test_a_network_is_a_bar_a_seed_a_dot_and_nothing_is_pending():
     rows = [
-        dict(method="grass", network=n, measure=m, value=v)
-        for n, v in (("untrained", 0.5), ("grass-random", 0.4), ("grass-1000", 0.3), ("grass-1000", 0.1))
-        for m in LEARNT["grass"][:2]
+        dict(method="grass", network=n, measure=m, seed=s, value=v)
+        for n, s, v in (
+            ("untrained", 0, 0.5),
+            ("grass-random", 0, 0.4),
+            ("grass", 0, 0.3),
+            ("grass", 0, 0.1),
+            ("grass", 1, 0.6),
+        )
+        for m in ("box rank", "box rank, map shuffled")
     ]
-    ax = show_learnt(rows, "grass").axes[0]
+    ax = show_learnt(rows, "box rank").axes[0]
     names = [t.get_text() for t in ax.get_yticklabels()]
-    assert names == ["box rank, map shuffled", "untrained", "grass-random", "grass-1000"]
-    assert [round(p.get_width(), 3) for p in ax.patches][1:] == [0.5, 0.4, 0.2]
-    assert "pending" in [t.get_text() for t in show_learnt([], "false").axes[0].texts]
+    assert names == ["box rank, map shuffled", "untrained", "grass-random", "grass"]
+    assert [round(p.get_width(), 3) for p in ax.patches] == [0.4, 0.5, 0.4, 0.4]
+    assert "pending" in [t.get_text() for t in show_learnt([], "windows found").axes[0].texts]

@@ -22,6 +22,7 @@ from rsssl_nb.evaluation.verdicts import (
     show_methods,
     value_interval,
     verdict_table,
+    verdict_told,
 )
 
 FALSE_, GRASS = CONTROLS[:2]
@@ -180,3 +181,17 @@ def test_the_figure_shows_floors_first_and_every_seed():
         "variant",
         "SimCLR",
     ]
+
+
+@pytest.mark.parametrize(
+    ("gap", "half", "verdict", "told"),
+    [
+        (0.02, 0.01, "no difference", "no difference (ahead by less than shows)"),
+        (-0.02, 0.01, "no difference", "no difference (behind by less than shows)"),
+        (0.02, 0.03, "no difference", "no difference"),
+        (0.2, 0.01, "better", "better"),
+        (None, None, "pending", "pending"),
+    ],
+)
+def test_a_small_difference_says_its_side_where_its_interval_leaves_out_zero(gap, half, verdict, told):
+    assert verdict_told(dict(gap=gap, half=half, verdict=verdict)) == told

@@ -24,6 +24,7 @@ from rsssl_nb.evaluation.verdicts import (
     paired_gaps,
     seed_verdict,
     signed,
+    verdict_told,
 )
 
 # %% ../../nbs/library/evaluation/doses.ipynb #27c74632
@@ -77,7 +78,7 @@ def arm_verdict_table(verdicts: list[dict]) -> str:
     ):
         half, least = (signed(v[k]).lstrip("+") for k in ("half", "smallest"))
         told = [v["method"], v["judge"], v["labels"], v["over"], signed(v["gap"]), half, v["seeds"], least]
-        lines.append("| " + " | ".join(map(str, [*told, v["verdict"]])) + " |")
+        lines.append("| " + " | ".join(map(str, [*told, verdict_told(v)])) + " |")
     return "\n".join(lines)
 
 # %% ../../nbs/library/evaluation/doses.ipynb #72924c5b

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['CONTROLS', 'FLOORS', 'FILES', 'FEWEST', 'ROLES', 'METRICS', 'LEARNT', 'Control', 'read_judged', 'rows_of',
            'paired_gaps', 'gap_interval', 'count_seeds', 'possessive', 'seed_verdict', 'ceiling_verdict',
-           'control_verdicts', 'signed', 'verdict_table', 'dose_table', 'power_table', 'metric_of', 'role_of',
-           'value_interval', 'seen_by', 'show_methods', 'show_learnt', 'floor_sentence', 'control_sentence']
+           'control_verdicts', 'signed', 'verdict_told', 'verdict_table', 'dose_table', 'power_table', 'metric_of',
+           'role_of', 'value_interval', 'seen_by', 'show_methods', 'show_learnt', 'floor_sentence', 'control_sentence']
 
 # %% ../../nbs/library/evaluation/verdicts.ipynb #822dae59
 import json
@@ -49,7 +49,7 @@ CONTROLS = (
     Control("ssccl", "arrangement", "ssccl-class", "ssccl-shuffled", "mosaic", 64, 0.02),
     Control("glcnet", "arrangement", "glcnet-class", "glcnet-unmatched", "mosaic", 64, 0.02),
 )
-FLOORS = ("bands", "colour", "random")  # pixels alone, and an encoder that never learnt
+FLOORS = ("bands", "colour", "random", "random-fitted")  # pixels alone, and encoders that never learnt
 FILES = ("judges.json", "controls.json", "floors.json")
 FEWEST = 3  # seeds of a verdict
 
@@ -164,6 +164,13 @@ def signed(value: float | None) -> str:
     return "-" if value is None else f"{value:+.3f}"
 
 
+def verdict_told(v: dict) -> str:
+    "A verdict in words: of *no difference* whose interval leaves out 0, on which side it lies."
+    beside = v["verdict"] == "no difference" and v["half"] is not None and v["half"] < abs(v["gap"])
+    side = "ahead" if beside and v["gap"] > 0 else "behind"
+    return v["verdict"] + (f" ({side} by less than shows)" if beside else "")
+
+
 def verdict_table(rows: list[dict], controls: tuple = CONTROLS) -> str:
     "The controls' verdicts as a Markdown table, each beside its judge's smallest visible difference."
     head = ["world", "judge", "labels", "method", "less SimCLR", "interval +-", "seeds", "three seeds show"]
@@ -172,7 +179,7 @@ def verdict_table(rows: list[dict], controls: tuple = CONTROLS) -> str:
         for v in control_verdicts(rows, control):
             half, least = (signed(v[k]).lstrip("+") for k in ("half", "smallest"))
             told = [control.world, control.judge, control.labels, v["method"], signed(v["gap"]), half]
-            lines.append("| " + " | ".join(map(str, [*told, v["seeds"], least, v["verdict"]])) + " |")
+            lines.append("| " + " | ".join(map(str, [*told, v["seeds"], least, verdict_told(v)])) + " |")
     return "\n".join(lines)
 
 
@@ -234,7 +241,7 @@ def metric_of(judge: str, labels: int) -> str:
 def role_of(method: str, controls: tuple = CONTROLS) -> str:
     "What a method is in the controls: a key of ROLES."
     if method in FLOORS:
-        return "untrained" if method == "random" else "pixels alone"
+        return "untrained" if method.startswith("random") else "pixels alone"
     known = {c.method: "method" for c in controls} | {c.placebo: "placebo" for c in controls}
     known |= {c.ceiling: "ceiling" for c in controls}
     return "SimCLR" if method.startswith("simclr") else known.get(method, "variant")
@@ -304,28 +311,41 @@ def show_methods(rows: list[dict], title: str = "", controls: tuple = CONTROLS, 
     return ax.figure
 
 # %% ../../nbs/library/evaluation/verdicts.ipynb #a3c1e0e2
-LEARNT = {  # method: (measure of results/showing.json, what knows less, in words)
-    "false": ("suspects right", "any negative right", "share of right suspects, surest quarter of the rows"),
-    "grass": ("box rank", "box rank, map shuffled", "rank of the box among all places; less is purer"),
-    "glcnet": ("windows found", "", "share of windows found in the other view"),
-    "ssccl": ("points found", "", "share of points found in the other view"),
+LEARNT = {  # measure of results/showing.json: (whose idea it is, what knows less, in words)
+    "suspects right": (
+        "false",
+        ("any negative right", "nearest in colour right"),
+        "share of right suspects, surest quarter of the rows",
+    ),
+    "box rank": ("grass", ("box rank, map shuffled",), "rank of the box among all its places; less is purer"),
+    "windows found": ("glcnet", (), "share of windows found, with the decoder"),
+    "windows found, encoder": ("glcnet", (), "share of windows found, by the encoder alone"),
+    "points found": ("ssccl", (), "share of points found, by the encoder alone"),
+    "nearest stranger of one's class": (
+        "ssccl",
+        (),
+        "points whose nearest stranger has their class / chance",
+    ),
 }
 
 
-def show_learnt(rows: list[dict], method: str, ax=None):
-    """What a method is named after, on ground that no network saw, as a Picture: a bar a network.
+def show_learnt(rows: list[dict], measure: str, ax=None):
+    """What networks show of the idea they are named after, as a Picture: a bar a network, a dot a seed.
 
-    `rows` of results/showing.json; dots are draws of views. The first bar of FALSE and GraSS is what knows
-    less: any negative, maps with their cells shuffled. "pending" where no row is.
+    `rows` of results/showing.json, `measure` a key of LEARNT; a dot is the mean over draws of views. What
+    knows less, by the method's own networks, stands first. "pending" where no row is.
     """
     from rsssl_nb.figures import new_axes, plain, show_bars
 
-    measure, less, words = LEARNT[method]
-    mine = [row for row in rows if row["method"] == method]
-    bars = {less: [row["value"] for row in mine if row["measure"] == less]} if less and mine else {}
-    for row in mine:
-        if row["measure"] == measure:
-            bars.setdefault(row["network"], []).append(row["value"])
+    method, less, words = LEARNT[measure]
+    named = {(method, name): name for name in less}
+    named |= {(r["network"], measure): r["network"] for r in rows if r["method"] == method}
+    bars = {}
+    for (network, name), label in named.items():
+        mine = [r for r in rows if (r["method"], r["network"], r["measure"]) == (method, network, name)]
+        seeds = sorted({r["seed"] for r in mine})
+        if seeds:
+            bars[label] = [np.mean([r["value"] for r in mine if r["seed"] == s]) for s in seeds]
     if bars:
         return show_bars(bars, words, method, ax)
     ax = plain(new_axes((4, 1), ax), method)
