@@ -73,7 +73,7 @@ def keep_floors(campaign, asked):
             for method, own in judge.floors().items()
             for row in own
         ]
-        keep_rows(asked.results / campaign.floors, asked.work, rows)
+        keep_rows(asked.results / campaign.floors, rows)
         print(f"{arm.world}: {len(rows)} rows of pixels alone", flush=True)
 
 
@@ -103,14 +103,19 @@ def folder_of(asked, arm, seed):
     return asked.work / f"{arm.label}-{seed}-{code_version()}"
 
 
-def folders_of(campaign, asked, arm, seed, ended):
+def commit_of(folder):
+    "The commit of the code that trained a run, from its folder's name."
+    return folder.name.rpartition("-")[2]
+
+
+def folders_of(campaign, work, arm, seed, ended=True):
     """The folders of runs of an arm and seed, by whichever code, the last one last: ended, or broken off.
 
     Those of another protocol, as the file FOLDER.protocol beside them says, are left out.
     """
     version, found = str(campaign.version(arm.world)), []
-    for folder in asked.work.glob(f"{arm.label}-{seed}-*"):
-        told = asked.work / f"{folder.name}.protocol"
+    for folder in work.glob(f"{arm.label}-{seed}-*"):
+        told = work / f"{folder.name}.protocol"
         mine = not told.exists() or told.read_text().strip() == version
         began, ends = ((folder / name).exists() for name in ("config.json", "encoder.safetensors"))
         if mine and began and ends == ended:
@@ -125,34 +130,45 @@ def run(campaign, arm, seed, folder, asked, stop):
         facts = dict(steps=0, minutes=0.0)
         stack = pool_of(world) if arm.fitted else None
         return judged(campaign, arm, seed, untrained(world, arm, seed, stack), facts)
-    stack = pool_of(world)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    (folder.parent / f"{folder.name}.protocol").write_text(f"{campaign.version(arm.world)}\n")
-    method, config, log, complete = trained(
-        world, arm, seed, folder, stack, asked.precision, stop, asked.steps
-    )
+    method, config, log, complete = train(campaign, arm, seed, folder, asked, stop)
     if not complete:
         return []
     facts = facts_of(config, log)
     rows = judged(campaign, arm, seed, method.encoder.eval(), facts)
-    chosen = measured(campaign, arm, method.train(), config, stack)
+    chosen = measured(campaign, arm, method.train(), config, pool_of(world))
     if "suspects" in arm.measures:
         return [{**row, **chosen} for row in rows]
     own = dict(method=arm.name, seed=seed, **facts, **common_to(campaign, arm))
     return rows + [dict(judge=name, labels=0, value=value, **own) for name, value in chosen.items()]
 
 
+def train(campaign, arm, seed, folder, asked, stop):
+    "What `trained` gives of a run in a folder; its protocol is noted beside it."
+    note = folder.parent / f"{folder.name}.protocol"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if not note.exists():
+        note.write_text(f"{campaign.version(arm.world)}\n")
+    world = campaign.worlds[arm.world]
+    return trained(world, arm, seed, folder, pool_of(world), asked.precision, stop, asked.steps)
+
+
 def rows_of(campaign, kind, arm, seed, asked, stop):
-    "The rows of one job; none when it was stopped. InputError for a late one without its run."
+    """The rows of one job; none when it was stopped.
+
+    A late job whose run was made elsewhere trains it here, too, and keeps no other rows of it.
+    """
+    own = folder_of(asked, arm, seed)
     if kind == "run":
-        return run(campaign, arm, seed, folder_of(asked, arm, seed), asked, stop)
-    folder = (folders_of(campaign, asked, arm, seed, True) or [None])[-1]
+        return run(campaign, arm, seed, own, asked, stop)
+    folder = next(reversed(folders_of(campaign, asked.work, arm, seed)), None)
     if arm.make and folder is None:
-        raise InputError(f"{kind} needs the trained run, and {asked.work} has none: train it here first")
+        if not train(campaign, arm, seed, own, asked, stop)[3]:
+            return []
+        folder = own
     began = time.time()
     rows = campaign.late[kind](arm, seed, folder, asked)
-    minutes = round((time.time() - began) / 60, 2)
-    return [dict(dict(minutes=minutes), **tidy(row), **common_to(campaign, arm)) for row in rows]
+    facts = dict(minutes=round((time.time() - began) / 60, 2), trained=folder and commit_of(folder))
+    return [dict(facts, **tidy(row), **common_to(campaign, arm)) for row in rows]
 
 
 def queue(campaign, asked):
@@ -181,7 +197,7 @@ def queue(campaign, asked):
                 with locked(asked.work / f"job-{kind}-{arm.label}-{seed}"):
                     rows = rows_of(campaign, kind, arm, seed, asked, stop)
                     if rows:
-                        keep_rows(asked.results / campaign.worlds[arm.world].file, asked.work, rows)
+                        keep_rows(asked.results / campaign.worlds[arm.world].file, rows)
             except (ValueError, OSError, RuntimeError, MemoryError) as error:
                 rows = []
                 if "another process" not in str(error):
@@ -213,7 +229,7 @@ def left_alone(campaign, asked):
         if kind != "run" or done(campaign, kind, arm, seed, rows):
             continue
         mine = folder_of(asked, arm, seed)
-        for folder in folders_of(campaign, asked, arm, seed, False):
+        for folder in folders_of(campaign, asked.work, arm, seed, False):
             if folder != mine:
                 found.append(
                     f"{folder.name}, broken off under another commit: check that out to go on with it"
@@ -335,6 +351,10 @@ def asked_of(parser, campaign, argv=None):
         raise SystemExit(
             f"--steps {asked.steps} is not the protocol's: add --small, and no row reaches results/"
         )
+    if asked.precision != "bf16" and not asked.small:
+        raise SystemExit(
+            f"--precision {asked.precision} is not the protocol's: add --small, and no row reaches results/"
+        )
     if (asked.what == "merge") != bool(asked.source):
         raise SystemExit(
             "merge needs the results folder whose rows are brought in, and nothing else takes one"
@@ -346,7 +366,7 @@ def asked_of(parser, campaign, argv=None):
 
 
 def carry_out(campaign, asked, show, argv=None):
-    "Does what was asked for: run, status, pause, go, again or show."
+    "Does what was asked for: a word of WHAT."
     asked.results.mkdir(parents=True, exist_ok=True)
     asked.work.mkdir(parents=True, exist_ok=True)
     if asked.what == "show":

@@ -394,6 +394,7 @@ TABLE = ("scene", "mosaic", "hypercolumn", "finetune-60", "finetune")
 INFONCE = dict(objective="infonce", head_norm=False)  # one head for all arms here
 ARMS = [
     Arm("random", "rsscn7", None, TABLE),
+    Arm("random-fitted", "rsscn7", None, TABLE[:3], fitted=True),
     Arm("simclr", "rsscn7", SimCLR, TABLE),
     Arm("simclr-dubai", "dubai", SimCLR, TABLE),
     Arm("false", "rsscn7", FALSE, ("scene",), ("suspects",)),

@@ -77,7 +77,7 @@ def main():
             for arm in ARMS:
                 there = {(r["method"], r["seed"]) for r in read_rows(asked.results, [FILE])}
                 if (arm.name, seed) not in there and time.time() < end:
-                    keep_rows(asked.results / FILE, asked.work, rows_of(arm, seed, stack, asked.work))
+                    keep_rows(asked.results / FILE, rows_of(arm, seed, stack, asked.work))
                     print(f"{arm.name} seed {seed} is done", flush=True)
     show(read_rows(asked.results, [FILE]))
 

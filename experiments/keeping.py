@@ -25,12 +25,12 @@ def key_of(row):
     return tuple(row.get(k) for k in KEY)
 
 
-def keep_rows(path, work, new):
-    """Adds rows to a file, one a line, in place of those of the same key; processes wait their turn.
+def keep_rows(path, new):
+    """Adds rows to a file, one a line, in place of those of the same key; processes wait for its folder.
 
     OSError when the disk is full: the file is as it was before.
     """
-    with waited_for(work / f"lock-{path.stem}"):
+    with waited_for(path.parent):
         old = json.loads(path.read_text()) if path.exists() else []
         rows = {key_of(r): r for r in [*old, *new]}
         lines = ",\n".join(json.dumps(rows[k]) for k in sorted(rows, key=str))
@@ -73,7 +73,7 @@ def merge(campaign, asked):
             print(f"left out of {path}: {count} rows {why}")
         before = {key_of(row) for row in read_rows(asked.results, [name])}
         if rows:
-            keep_rows(asked.results / name, asked.work, rows)
+            keep_rows(asked.results / name, rows)
         print(f"{name}: {len({key_of(row) for row in rows} - before)} new rows, {len(rows)} in all")
 
 

@@ -174,8 +174,9 @@ def role(method):
     "What an arm of a dial is to its method: simclr, placebo, ceiling or rule."
     if method == "simclr":
         return "simclr"
-    told = {"every": "ceiling", "class": "ceiling", "oracle": "ceiling"}
-    return "placebo" if method in PLACEBOS else told.get(method.partition("-")[2], "rule")
+    if method in PLACEBOS:
+        return "placebo"
+    return "ceiling" if method.endswith(("-every", "-class", "-oracle")) else "rule"
 
 
 def grass_arms():

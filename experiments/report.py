@@ -8,7 +8,7 @@ judges) and RESULTS/when-it-helps.png (gain against dose). Any subset of the row
 
 import json
 import sys
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 
 import numpy as np
@@ -47,9 +47,8 @@ ALIVE = (("scene", 5), ("scene", 20), ("scene", 100), ("scene-knn", 5), *STAGES,
 
 
 def named(row):
-    "A row's method, with its dial or what it started from where it has one."
-    told = [row["method"], row.get("dial"), row.get("dial_value"), row.get("init") and f"from {row['init']}"]
-    return " ".join(str(part) for part in told if part is not None)
+    "A row's method, with what it started from where it has that."
+    return row["method"] + (f" from {row['init']}" if row.get("init") else "")
 
 
 def tables_of(results):
@@ -71,21 +70,38 @@ def tables_of(results):
 
 
 def alive_table(rows):
-    "SimCLR beside the untrained network of its seed, a line a pool and judge, as Markdown."
-    head = ["pool", "judge", "labels", "untrained", "SimCLR", "gain", "interval +-", "seeds"]
+    """SimCLR beside untrained networks of its seeds, a line a pool and judge, as Markdown.
+
+    Untrained: as drawn, and with BatchNorm fitted to the pool. Of the seeds that all have that are there.
+    """
+    head = ["pool", "judge", "labels", "untrained", "fitted", "SimCLR"]
+    head += ["over untrained", "+-", "over fitted", "+-", "seeds"]
     lines = [head, ["---"] * len(head)]
     for (world, (pool, start)), (judge, labels) in product(POOLS.items(), ALIVE):
         asked = [r for r in rows if (r["judge"], r["labels"]) == (judge, labels)]
-        mine = [r for r in asked if (r["world"], r["method"]) in ((world, "simclr"), (start, "random"))]
-        gaps = paired_gaps(mine, "simclr", "random")
-        if len(gaps):
-            two = [[r for r in mine if r["method"] == m] for m in ("random", "simclr")]
-            both = set.intersection(*({r["seed"] for r in own} for own in two))
-            means = (np.mean([r["value"] for r in own if r["seed"] in both]) for own in two)
-            gain, half = gap_interval(gaps)
-            told = [pool, judge, labels, *(f"{m:.3f}" for m in means), signed(gain)]
-            lines.append([*told, f"{half:.3f}" if np.isfinite(half) else "-", len(gaps)])
+        homes = {"random": start, "random-fitted": start, "simclr": world}
+        mine = [r for r in asked if homes.get(r["method"]) == r["world"]]
+        gaps = {m: paired_gaps(mine, "simclr", m) for m in ("random", "random-fitted")}
+        if len(gaps["random"]):
+            lines.append([pool, judge, labels, *means_of(mine, homes), *chain(*map(told_gap, gaps.values()))])
+            lines[-1].append(len(gaps["random"]))
     return as_lines(lines) if len(lines) > 2 else "pending"
+
+
+def means_of(rows, methods):
+    "The mean of each method over the seeds that SimCLR has, in words."
+    seeds = {r["seed"] for r in rows if r["method"] == "simclr"}
+    for method in methods:
+        values = [r["value"] for r in rows if r["method"] == method and r["seed"] in seeds]
+        yield f"{np.mean(values):.3f}" if values else "-"
+
+
+def told_gap(gaps):
+    "A mean difference and half its interval, in words."
+    if not len(gaps):
+        return "-", "-"
+    mean, half = gap_interval(gaps)
+    return signed(mean), f"{half:.3f}" if np.isfinite(half) else "-"
 
 
 def learnt_table(results):
@@ -99,7 +115,8 @@ def learnt_table(results):
     lines = []
     for key, seeds in sorted(found.items()):
         each = [np.mean(values) for _, values in sorted(seeds.items())]
-        lines.append([*key, f"{np.mean(each):.3f}", " ".join(f"{v:.3f}" for v in each)])
+        told = ", ".join(f"{s}: {v:.3f}" for s, v in zip(sorted(seeds), each))
+        lines.append([*key, f"{np.mean(each):.3f}", told])
     return as_lines([head, ["---"] * len(head), *lines]) if found else "pending"
 
 
@@ -153,7 +170,7 @@ def seeds_in_words(rows, more=()):
 def hours_sentence(*files):
     "Runs, core-hours and machines of rows, in words."
     runs, machines = {}, set()
-    for r in (row for rows in files for row in rows):
+    for r in (row for rows in files for row in rows if row["method"] not in ("bands", "colour")):
         told = ("world", "method", "seed", "steps", "init", "dial", "dial_value", "arm")
         key = (*(r.get(k) for k in told), r["judge"] == "finetune")
         runs[key] = max(runs.get(key, 0.0), r.get("minutes", 0.0) + r.get("judging", 0.0))
@@ -196,6 +213,10 @@ def put_tables(results, tables):
         begin, end = f"<!--table {name}-->\n", "\n<!--end of table-->"
         if begin in text:
             before, _, rest = text.partition(begin)
+            if end not in rest or "\n<!--table" in rest[: rest.index(end)]:
+                raise SystemExit(
+                    f"{path}: table {name} has no <!--end of table--> of its own: write one below it"
+                )
             text = before + begin + "\n" + table + "\n" + rest[rest.index(end) :]
     if text:
         write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
@@ -204,6 +225,10 @@ def put_tables(results, tables):
 def main(results):
     "Writes tables and figures into a results folder; prints the tables."
     results = Path(results)
+    if not results.is_dir():
+        raise SystemExit(
+            f"{results} is no folder: give the folder of results, or nothing for the repository's"
+        )
     put_tables(results, tables_of(results))
     for name, picture in figures_of(results).items():
         write_aside(results / name, lambda aside, picture=picture: aside.write_bytes(picture._repr_png_()))

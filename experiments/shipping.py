@@ -13,8 +13,9 @@ import argparse
 import json
 from pathlib import Path
 
-import torch
-from proof import FOUR, HEAD, WORLDS
+from campaigns import folders_of
+from keeping import read_rows
+from proof import ARMS, CAMPAIGN, FILES, FOUR, HEAD, WORLDS
 from trials import ROOT, Arm, machine, minutes_of, snapshot_path, untrained
 
 from rsssl_nb.errors import InputError
@@ -35,8 +36,14 @@ KEPT = {"cpu": 10, "long": 40}  # world: steps to a line of the log that ships
 
 def ended(work, method, world):
     "The folder of a finished run of seed 0, the newest; None where there is none."
-    found = work.glob(f"{world}-{method}-0-*/encoder.safetensors")
-    return max((path.parent for path in found), key=lambda folder: folder.stat().st_mtime, default=None)
+    arm = next(arm for arm in ARMS if (arm.world, arm.name) == (world, method))
+    return next(reversed(folders_of(CAMPAIGN, work, arm, 0)), None)
+
+
+def made_on(method, world):
+    "The processor that the rows name for a run of seed 0; this one where they hold none."
+    rows = [r for r in read_rows(ROOT / "results", FILES) if (r["world"], r["method"]) == (world, method)]
+    return next((r["device"] for r in rows if r["seed"] == 0), machine())
 
 
 def header(config, folder, log, step, world):
@@ -45,7 +52,7 @@ def header(config, folder, log, step, world):
     names = ("method", "encoder", "width", "stride", "bands", "size", "seed", "mean", "std", "batch", "lr")
     made = {name: getattr(config, name) for name in names}
     return made | dict(
-        kind="encoder" if alone(config.method, world) else "method",
+        kind="encoder" if encoder_alone(config.method, world) else "method",
         options={k: v for k, v in HEAD.items() if k in method_options(method_class(config.method))},
         defaults=DEFAULTS,
         band_names=["red", "green", "blue"],
@@ -55,15 +62,14 @@ def header(config, folder, log, step, world):
         images=IMAGES,
         licence=LICENCE,
         minutes=minutes,
-        device=machine(),
+        device=made_on(config.method, world),
         precision=config.precision,
-        torch=torch.__version__,
         commit=load_weights(folder / "encoder.safetensors")[1]["commit"],
         command=f"python experiments/proof.py --world {world} --arms {config.method} --seeds 0",
     )
 
 
-def alone(method, world):
+def encoder_alone(method, world):
     "Whether of a method the encoder alone ships."
     return method == "simclr" or world == "long"
 
@@ -76,7 +82,7 @@ def weights_of(folder, method, step, world):
     if not path.exists():
         raise InputError(f"{folder.name} kept no weights after {step} steps: {path.name} is not there")
     state = load_weights(path)[0]
-    if not alone(method, world):
+    if not encoder_alone(method, world):
         return state
     return {k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")}
 

@@ -4,8 +4,9 @@
 
 Three draws of views of 64 windows of Dubai's validation scene (2). Asked are, for each of the four methods,
 three networks of each kind: its own (seed 0 is the one that ships), those of its placebo and of SimCLR, all
-trained alike by `proof.py` (their runs are sought in WORK), and untrained ones, whose BatchNorm saw training
-views. A placebo's weights are asked for the true matches; of SimCLR's, SSCCL and GLCNet take the encoder.
+trained alike by `proof.py` (their runs are sought in WORK), and `random-fitted`, untrained ones whose
+BatchNorm saw training views. A placebo's weights are asked for the true matches. SSCCL and GLCNet take
+SimCLR's encoder alone, which ships; FALSE and GraSS need its head, which does not: other seeds.
 
 FALSE: is the first suspect of one's dominant class, in the quarter of the rows whose own views agree best?
 GraSS: how pure is the box among all its places, in views of several classes that were cut? GLCNet and SSCCL
@@ -16,31 +17,41 @@ Rows: results/showing.json, one a method, network, seed, measure and draw; `trai
 import argparse
 import json
 from functools import partial
-from itertools import islice
 from pathlib import Path
 
 import torch
+from campaigns import commit_of, folders_of
 from controls import dubai_tiles
-from proof import DUBAI_VIEWS, FOUR, PLACEBOS
-from trials import ROOT, refit
+from proof import ARMS, CAMPAIGN, DUBAI_VIEWS, FOUR
+from trials import ROOT, refit, snapshot_path
 
 from rsssl_nb.data.statistics import normalise
 from rsssl_nb.encoders import Encoder
-from rsssl_nb.evaluation.mechanisms import audit, box_arms, label_shares, purity_rank, retrieval, scorecard
+from rsssl_nb.evaluation.doses import PLACEBO
+from rsssl_nb.evaluation.mechanisms import (
+    audit,
+    box_arms,
+    colour_similarity,
+    label_shares,
+    purity_rank,
+    retrieval,
+    scorecard,
+    similar_content,
+    suspicion,
+)
 from rsssl_nb.files import write_aside
 from rsssl_nb.methods.base import At, still_statistics
 from rsssl_nb.methods.registry import recorded_method
 from rsssl_nb.objectives.regions import window_mean
+from rsssl_nb.objectives.similarity import negatives
 from rsssl_nb.training.folder import code_version
 from rsssl_nb.views.pairs import two_views
 from rsssl_nb.weights import load_into, load_weights, shipped
 
 OUT = ROOT / "results" / "showing.json"
 TILES, DRAWS, NETWORKS, STEPS = 64, 3, 3, 1000
+WITH_HEAD = ("false", "grass")  # their rules ask the projection head: of SimCLR too
 CARD = {  # (measure, arm) of the scorecard: the name in the rows
-    ("suspects, equal numbers", "gap"): "suspects right",
-    ("suspects, equal numbers", "any negative"): "any negative right",
-    ("suspects, equal numbers", "colour"): "nearest in colour right",
     ("window retrieval", "matched"): "windows found",
     ("correspondence", "encoder"): "points found",
     ("across scenes", "encoder"): "nearest stranger of one's class",
@@ -77,29 +88,48 @@ def filled(method, path, encoder_alone=False):
     return method
 
 
-def files_of(arm, work):
-    "(seed, commit, path) of the networks of an arm, seed 0 first: what ships, and runs in a folder."
-    if arm in FOUR:
-        path = shipped(f"{arm}-{STEPS}")
-        yield 0, load_weights(path)[1]["commit"], path
-    for seed in range(arm in FOUR, 5):
-        found = work.glob(f"cpu-{arm}-{seed}-*/method-{STEPS:06d}.safetensors")
-        if path := max(found, key=lambda path: path.stat().st_mtime, default=None):
-            yield seed, path.parent.name.rpartition("-")[2], path
+def files_of(network, whole, work):
+    "{seed: (commit, file)} of an arm: what ships as seed 0, if it is `whole` enough, and runs in a folder."
+    arm = next(arm for arm in ARMS if (arm.world, arm.name) == ("cpu", network))
+    found, name = {}, f"{network}-{STEPS}"
+    if name in shipped() and (load_weights(shipped(name))[1]["kind"] == "method" or not whole):
+        found[0] = load_weights(shipped(name))[1]["commit"], shipped(name)
+    for seed in range(arm.seeds):
+        runs = [run for run in folders_of(CAMPAIGN, work, arm, seed) if snapshot_path(run, STEPS).exists()]
+        if runs and seed not in found:
+            found[seed] = commit_of(runs[-1]), snapshot_path(runs[-1], STEPS)
+    return found
 
 
-def networks(method, work, training):
-    "(network, seed, commit of its training, method) of all that are asked; too few are named."
+def asked_files(work):
+    """{(method, network): [(seed, commit, file), ...]}, three of each, the first seeds that are there.
+
+    SystemExit with what lacks and the command that makes it.
+    """
+    found = {}
+    for method in FOUR:
+        for network in ("simclr", PLACEBO[method], method):
+            there = files_of(network, network != "simclr" or method in WITH_HEAD, work)
+            if len(there) < NETWORKS:
+                lacks = sorted({0, 1, 2} - there.keys())
+                raise SystemExit(
+                    f"{work} lacks runs of {network}: "
+                    f"python experiments/proof.py --world cpu --arms {network} --seeds "
+                    f"{' '.join(map(str, lacks))} --work {work}"
+                )
+            found[method, network] = [(s, *there[s]) for s in sorted(there)[:NETWORKS]]
+    return found
+
+
+def networks(method, files, training):
+    "(network, seed, commit of its training, method) of all that are asked about a method."
     meta = load_weights(shipped(f"{method}-{STEPS}"))[1]
     for seed in range(NETWORKS):
-        yield "untrained", seed, "", fitted(built(meta, seed), training)
-    for arm in ("simclr", dict(zip(FOUR, PLACEBOS))[method], method):
-        there = list(islice(files_of(arm, work), NETWORKS))
-        if len(there) < NETWORKS:
-            print(f"{method}: {len(there)} of {NETWORKS} networks of {arm} are in {work}")
-        alone = arm == "simclr" and method in ("glcnet", "ssccl")
-        for seed, commit, path in there:
-            yield arm, seed, commit, filled(built(meta), path, alone)
+        yield "random-fitted", seed, "", fitted(built(meta, seed), training)
+    for (about, network), told in files.items():
+        for seed, commit, path in told if about == method else ():
+            alone = network == "simclr" and method not in WITH_HEAD
+            yield network, seed, commit, filled(built(meta), path, alone)
 
 
 # what they are asked
@@ -120,16 +150,32 @@ def audits(meta):
     return [audit(seen, told, origin, alone, meta["size"], seed=k, plan=DUBAI_VIEWS) for k in range(DRAWS)]
 
 
-def boxes_ranked(made, views):
-    "GraSS: the mean rank of its boxes and of those of a shuffled map, in mixed views that were cut."
-    arms = box_arms(made, views.pair, guided())
-    mixed = label_shares(views.labels).amax(1) < 0.8
-    found = {}
-    for arm, name in (("gradient", "box rank"), ("shuffled", "box rank, map shuffled")):
-        sides = arms[arm][:, 2:] - arms[arm][:, :2]
-        use = mixed & (sides.prod(1) < 0.9 * views.labels[0].numel())
-        found[name] = float(purity_rank(views.labels, arms[arm])[use].mean())
+def suspects_right(made, views):
+    "FALSE: whether the first suspect is of one's class, in the rows that are surest, and who else would be."
+    with torch.no_grad(), still_statistics(made):
+        trace = made.step(views.pair, guided()).trace
+    kin, among = similar_content(views)["same class"], negatives(len(views.pair))
+    sure = trace["s_pos"].argsort(descending=True)[: len(trace["s_pos"]) // 4]
+    named = {
+        "suspects right": suspicion(trace["sim"], made.tau, "gap"),
+        "nearest in colour right": colour_similarity(torch.cat([views.pair.a, views.pair.b])),
+    }
+    found = {"any negative right": float(kin[sure][among[sure]].float().mean())}
+    for name, score in named.items():
+        first = score.masked_fill(~among, -torch.inf).argmax(1)[sure]
+        found[name] = float(kin[sure, first].float().mean())
     return found
+
+
+def boxes_ranked(made, views):
+    "GraSS: the mean rank of its boxes and of a shuffled map's, in mixed views that both cut; and how many."
+    arms = box_arms(made, views.pair, guided())
+    arms = {"box rank": arms["gradient"], "box rank, map shuffled": arms["shuffled"]}
+    use = label_shares(views.labels).amax(1) < 0.8
+    for boxes in arms.values():
+        use &= (boxes[:, 2:] - boxes[:, :2]).prod(1) < 0.9 * views.labels[0].numel()
+    found = {name: float(purity_rank(views.labels, boxes)[use].mean()) for name, boxes in arms.items()}
+    return found | {"views ranked": float(use.sum())}
 
 
 def windows_found(made, views):
@@ -146,8 +192,8 @@ def windows_found(made, views):
 
 def answers(method, network, made, views):
     "{measure: value} of a network that is asked about a method's idea."
-    if method == "grass":
-        return boxes_ranked(made, views)
+    if method in WITH_HEAD:
+        return (suspects_right if method == "false" else boxes_ranked)(made, views)
     found = {CARD[key]: value for key, value in scorecard(made, views).items() if key in CARD}
     if method == "glcnet":
         found |= windows_found(made, views)
@@ -162,12 +208,13 @@ def main():
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "proof", help="the runs of proof.py")
     asked, rows = parser.parse_args(), []
     torch.set_num_threads(1)
+    files = asked_files(asked.work)
     meta = shipped()[f"simclr-{STEPS}"]
     seen = audits(meta)
     learnt, _ = tiles("train", meta)
     training = [two_views(learnt, meta["size"], DUBAI_VIEWS, seed=k, min_iou=0.1) for k in range(4)]
     for method in FOUR:
-        for network, seed, commit, made in networks(method, asked.work, training):
+        for network, seed, commit, made in networks(method, files, training):
             for draw, views in enumerate(seen):
                 told = dict(method=method, network=network, seed=seed, trained=commit, draw=draw)
                 for name, value in answers(method, network, made, views).items():

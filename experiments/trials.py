@@ -136,10 +136,10 @@ def untrained(world, arm, seed, stack=None):
     return encoder.eval()
 
 
-def first_views(world, stack, seed, batches=4):
-    "Batches of both views, as a run of a world draws them from its pool."
+def first_views(world, stack, seed):
+    "Batches of both views of windows of a world's pool."
     mean, std = band_moments(stack.images)
-    for k in range(batches):
+    for k in range(4):
         images = torch.as_tensor(stack.images[stack.windows(BATCH, seed, k)]).float()
         pair = two_views(normalise(images, mean, std), world.px, world.views, seed=seed, epoch=k)
         yield torch.cat([pair.a, pair.b])

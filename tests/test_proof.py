@@ -33,7 +33,7 @@ def stack():
 
 def test_every_run_has_a_folder_and_rows_of_its_own():
     assert len({a.label for a in proof.ARMS}) == len(proof.ARMS)
-    others = {"random", "glcnet-mean", "simclr-long", "imagenet", "simclr-1000"}
+    others = {"random", "random-fitted", "glcnet-mean", "simclr-long", "imagenet", "simclr-1000"}
     ceilings = {"false-every", "grass-oracle", "glcnet-class", "ssccl-class"}
     assert {a.name for a in proof.ARMS} - others - ceilings <= set(METHODS)
     assert {a.world for a in proof.ARMS} == set(proof.WORLDS)

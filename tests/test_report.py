@@ -69,9 +69,14 @@ def test_simclr_stands_beside_the_untrained_network_of_its_seed():
     rows = [dict(told, world="cpu", method="random", seed=s, value=0.4 + 0.01 * s) for s in range(3)]
     rows += [dict(told, world="cpu", method="simclr", seed=s, value=0.5 + 0.01 * s) for s in (0, 2)]
     rows += [dict(told, world="long", method="simclr", seed=0, value=0.6)]
+    rows += [dict(told, world="cpu", method="random-fitted", seed=0, value=0.45)]
     lines = report.alive_table(rows).splitlines()[2:]
-    assert lines[0] == "| Dubai, 96 px, 1 000 steps | scene | 5 | 0.410 | 0.510 | +0.100 | 0.000 | 2 |"
-    assert lines[1] == "| Dubai, 96 px, 4 000 steps | scene | 5 | 0.400 | 0.600 | +0.200 | - | 1 |"
+    head = "| Dubai, 96 px, 1 000 steps | scene | 5 |"
+    assert lines[0] == head + " 0.410 | 0.450 | 0.510 | +0.100 | 0.000 | +0.050 | - | 2 |"
+    assert (
+        lines[1]
+        == "| Dubai, 96 px, 4 000 steps | scene | 5 | 0.400 | 0.450 | 0.600 | +0.200 | - | +0.150 | - | 1 |"
+    )
     assert len(lines) == 2 and report.alive_table(rows[:3]) == "pending"
 
 
@@ -80,4 +85,17 @@ def test_what_networks_show_is_a_line_a_measure(tmp_path):
     told = dict(method="false", measure="right", network="a")
     rows = [dict(told, seed=s, value=v) for s, v in ((0, 0.5), (1, 0.7), (1, 0.9))]
     (tmp_path / "showing.json").write_text(json.dumps(rows))
-    assert report.learnt_table(tmp_path).splitlines()[2] == "| false | right | a | 0.650 | 0.500 0.800 |"
+    assert (
+        report.learnt_table(tmp_path).splitlines()[2] == "| false | right | a | 0.650 | 0: 0.500, 1: 0.800 |"
+    )
+
+
+def test_a_folder_that_is_none_and_a_table_without_its_end_are_named(tmp_path):
+    with pytest.raises(SystemExit, match="is no folder"):
+        report.main(tmp_path / "resluts")
+    (tmp_path / "README.md").write_text(
+        "<!--table proof-arms-->\n\ntext\n\n<!--table proof-power-->\n\n<!--end of table-->\n"
+    )
+    with pytest.raises(SystemExit, match="table proof-arms has no"):
+        report.main(tmp_path)
+    assert not list(tmp_path.glob("*.png")) and "text" in (tmp_path / "README.md").read_text()

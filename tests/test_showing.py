@@ -10,39 +10,84 @@ import torch
 sys.path.append(str(Path(__file__).resolve().parents[1] / "experiments"))
 import showing  # noqa: E402
 
+from rsssl_nb.evaluation.doses import PLACEBO  # noqa: E402
 from rsssl_nb.evaluation.mechanisms import audit  # noqa: E402
 from rsssl_nb.evaluation.verdicts import LEARNT, show_learnt  # noqa: E402
 from rsssl_nb.views.pairs import two_views  # noqa: E402
 from rsssl_nb.weights import load_weights, save_weights, shipped  # noqa: E402
 
 
+def saved(work, name, weights):
+    "A finished run of a folder's name whose method has these weights."
+    folder = work / name
+    save_weights(folder / "method-001000.safetensors", weights, {})
+    for file in ("config.json", "encoder.safetensors"):
+        (folder / file).touch()
+
+
+def test_what_lacks_is_said_with_the_command_that_makes_it(tmp_path):
+    state, meta = load_weights(shipped("glcnet-1000"))
+    saved(tmp_path, "cpu-glcnet-2-abc", state)
+    assert {s: c for s, (c, _) in showing.files_of("glcnet", True, tmp_path).items()} == {
+        0: meta["commit"],
+        2: "abc",
+    }
+    assert set(showing.files_of("simclr", False, tmp_path)) == {0}
+    assert not showing.files_of("simclr", True, tmp_path)
+    with pytest.raises(SystemExit, match="--arms simclr --seeds 0 1 2 --work"):
+        showing.asked_files(tmp_path)
+
+
 @pytest.mark.parametrize("method", showing.FOUR)
-def test_untrained_ones_simclr_the_placebo_and_the_method_are_asked(method, tmp_path, capsys):
-    name, placebo = f"{method}-1000", dict(zip(showing.FOUR, showing.PLACEBOS))[method]
-    asked = list(showing.networks(method, tmp_path, []))
-    assert [(n, s) for n, s, *_ in asked] == [
-        ("untrained", 0),
-        ("untrained", 1),
-        ("untrained", 2),
-        (method, 0),
-    ]
-    assert f"{method}: 0 of 3 networks of {placebo} are in " in capsys.readouterr().out
-    state, meta = load_weights(shipped(name))
+def test_untrained_ones_simclr_the_placebo_and_the_method_are_asked(method, tmp_path):
+    placebo, (state, _) = PLACEBO[method], load_weights(shipped(f"{method}-1000"))
     other = {k: v + 1 if v.is_floating_point() else v for k, v in state.items()}
-    for folder, weights in ((f"cpu-{placebo}-2-abc", state), ("cpu-simclr-1-def", other)):
-        save_weights(tmp_path / folder / "method-001000.safetensors", weights, {})
-    simclr, theirs, mine = list(showing.networks(method, tmp_path, []))[3:]
-    assert [t[:3] for t in (simclr, theirs, mine)] == [
-        ("simclr", 1, "def"),
-        (placebo, 2, "abc"),
-        (method, 0, meta["commit"]),
+    saved(tmp_path, "one", other)
+    files = {
+        (method, "simclr"): [(1, "a", tmp_path / "one" / "method-001000.safetensors")],
+        (method, placebo): [(0, "b", shipped(f"{method}-1000"))],
+        ("another", method): [],
+    }
+    asked = list(showing.networks(method, files, []))
+    assert [(n, s, c) for n, s, c, _ in asked] == [
+        *(("random-fitted", s, "") for s in range(3)),
+        ("simclr", 1, "a"),
+        (placebo, 0, "b"),
     ]
-    for k, v in mine[3].state_dict().items():
-        assert torch.equal(theirs[3].state_dict()[k], v)
+    simclr, theirs = (made.state_dict() for *_, made in asked[3:])
+    for k, v in load_weights(shipped(f"{method}-1000"))[0].items():
+        assert torch.equal(theirs[k], v.to(theirs[k].dtype))
         whole = method in ("false", "grass") or k.startswith("encoder.")
-        if k.endswith("weight"):  # of SimCLR these two take the encoder alone
-            assert torch.allclose(simclr[3].state_dict()[k], v + 1, atol=2e-3) == whole
+        if k.endswith("weight"):  # of SimCLR two take the encoder alone
+            assert torch.allclose(simclr[k], v.float() + 1, atol=2e-3) == whole
     assert not any(made.training for *_, made in asked)
+
+
+def test_suspects_are_counted_in_the_surest_rows_by_hand():
+    labels = torch.arange(8)[:, None, None].expand(8, 32, 32) % 2
+    views = audit(torch.randn(8, 3, 32, 32), labels, torch.zeros(8, 2), torch.arange(8), 32)
+    kin = (torch.arange(16)[:, None] % 2) == (torch.arange(16) % 2)
+    sim = torch.where(kin, 0.9, 0.1)
+
+    class Made(torch.nn.Module):
+        tau = 0.5
+
+        def step(self, pair, at):
+            return type("Step", (), dict(trace=dict(sim=sim, s_pos=torch.arange(16.0))))
+
+    found = showing.suspects_right(Made(), views)
+    assert found["suspects right"] == 1 and abs(found["any negative right"] - 6 / 14) < 1e-6
+
+
+def test_boxes_are_ranked_in_mixed_views_that_both_maps_cut(monkeypatch):
+    labels = torch.zeros(3, 8, 8, dtype=torch.long)
+    labels[:2, :, 4:] = 1  # the third shows one class
+    pure, mixed, whole = [0, 0, 4, 8], [2, 0, 6, 8], [0, 0, 8, 8]
+    arms = dict(gradient=[pure, mixed, pure], shuffled=[mixed, whole, pure])
+    monkeypatch.setattr(showing, "box_arms", lambda *_: {k: torch.tensor(v) for k, v in arms.items()})
+    views = type("Views", (), dict(labels=labels, pair=None))
+    found = showing.boxes_ranked(None, views)
+    assert found["views ranked"] == 1 and found["box rank"] < found["box rank, map shuffled"]
 
 
 def test_an_untrained_network_that_was_fitted_normalises_what_it_sees_and_keeps_its_weights():
@@ -73,8 +118,9 @@ def test_the_kept_rows_hold_each_network_and_draw_once():
     keys = [tuple(r[k] for k in ("method", "network", "seed", "measure", "draw")) for r in rows]
     assert len(set(keys)) == len(keys)
     for measure, (method, less, _) in LEARNT.items():
-        placebo = dict(zip(showing.FOUR, showing.PLACEBOS))[method]
-        networks = {"untrained", placebo, method} | ({"simclr"} if measure != "windows found" else set())
+        networks = {"random-fitted", PLACEBO[method], method} | (
+            {"simclr"} if measure != "windows found" else set()
+        )
         for name in (measure, *less):
             mine = [r for r in rows if (r["method"], r["measure"]) == (method, name)]
             assert {r["network"] for r in mine} == networks
