@@ -82,8 +82,8 @@ def fitted(method, pairs):
 def filled(method, path, encoder_alone=False):
     "A method with the weights of a file, or with those of its encoder."
     state = load_weights(path)[0]
-    if encoder_alone:
-        state = {k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")}
+    if encoder_alone:  # a file of the encoder alone has no prefix
+        state = {k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")} or state
     load_into(method.encoder if encoder_alone else method, state)
     return method
 

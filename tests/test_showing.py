@@ -63,6 +63,14 @@ def test_untrained_ones_simclr_the_placebo_and_the_method_are_asked(method, tmp_
     assert not any(made.training for *_, made in asked)
 
 
+def test_an_encoder_that_ships_alone_fills_the_encoder():
+    made = showing.filled(
+        showing.built(load_weights(shipped("glcnet-1000"))[1]), shipped("simclr-1000"), True
+    )
+    for k, v in load_weights(shipped("simclr-1000"))[0].items():
+        assert torch.equal(made.encoder.state_dict()[k], v.to(made.encoder.state_dict()[k].dtype))
+
+
 def test_suspects_are_counted_in_the_surest_rows_by_hand():
     labels = torch.arange(8)[:, None, None].expand(8, 32, 32) % 2
     views = audit(torch.randn(8, 3, 32, 32), labels, torch.zeros(8, 2), torch.arange(8), 32)
