@@ -125,7 +125,8 @@ def test_the_kept_rows_hold_each_network_and_draw_once():
     rows = json.loads(showing.OUT.read_text())
     keys = [tuple(r[k] for k in ("method", "network", "seed", "measure", "draw")) for r in rows]
     assert len(set(keys)) == len(keys)
-    for measure, (method, less, _) in LEARNT.items():
+    for measure, asked in LEARNT.items():
+        method, less = asked.method, asked.less
         networks = {"random-fitted", PLACEBO[method], method} | (
             {"simclr"} if measure != "windows found" else set()
         )
@@ -139,20 +140,22 @@ def test_the_kept_rows_hold_each_network_and_draw_once():
                 assert len({(r["seed"], r["trained"]) for r in own}) == showing.NETWORKS
 
 
-def test_a_network_is_a_bar_a_seed_a_dot_and_nothing_is_pending():
+def test_a_network_is_a_bar_a_seed_a_dot_what_knows_less_a_tick_and_nothing_is_pending():
     rows = [
-        dict(method="grass", network=n, measure=m, seed=s, value=v)
+        dict(method="grass", network=n, measure=m, seed=s, value=v + add)
         for n, s, v in (
-            ("untrained", 0, 0.5),
+            ("random-fitted", 0, 0.5),
             ("grass-random", 0, 0.4),
             ("grass", 0, 0.3),
             ("grass", 0, 0.1),
             ("grass", 1, 0.6),
         )
-        for m in ("box rank", "box rank, map shuffled")
+        for m, add in (("box rank", 0), ("box rank, map shuffled", 0.25))
     ]
     ax = show_learnt(rows, "box rank").axes[0]
-    names = [t.get_text() for t in ax.get_yticklabels()]
-    assert names == ["box rank, map shuffled", "untrained", "grass-random", "grass"]
-    assert [round(p.get_width(), 3) for p in ax.patches] == [0.4, 0.5, 0.4, 0.4]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["untrained", "its placebo", "GraSS"]
+    assert [round(p.get_width(), 3) for p in ax.patches] == [0.5, 0.4, 0.4]
+    ticks = [round(float(s[0, 0]), 3) for s in ax.collections[0].get_segments()]  # each of its own network
+    assert ticks == [0.75, 0.65, 0.65]
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["its map shuffled", "chance"]
     assert "pending" in [t.get_text() for t in show_learnt([], "windows found").axes[0].texts]
