@@ -317,3 +317,23 @@ def test_a_method_is_short(module, methods):
 def test_wrong_options_are_named(cls, options, words):
     with pytest.raises(ValueError, match=words):
         build(cls, **options)
+
+
+def test_products_in_losses_stay_float32_under_autocast():
+    a, b = rows(8, 4), rows(8, 4, seed=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert redundancy.cross_correlation(a, b).dtype == torch.float32
+        assert {v.dtype for v in redundancy.variance_covariance(a)} == {torch.float32}
+        assert build(SwAV)(PAIR).trace["codes_a"].dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "make", [SSCCL, lambda e, **o: SSCCL(e, objective="siamese", **o), combined.Combined]
+)
+def test_a_head_whose_branch_is_off_is_not_trained(make):
+    "Else processes wait for a gradient of it that never comes."
+    method = build(make, lam=0.0)
+    method(PAIR).loss.backward()
+    lacking = [n for n, p in method.named_parameters() if p.requires_grad and p.grad is None]
+    assert lacking == []
+    assert all(p.requires_grad for p in build(make).dense.parameters())

@@ -60,6 +60,7 @@ class Combined(SimCLR):
         self.min_iou = SSCCL.min_iou if lam else 0.0
         self.single_process = self.suspects.single_process
         self.dense = dense_head(encoder.dim, hidden or encoder.dim, dim)
+        self.dense.requires_grad_(lam > 0)  # without its branch it learns nothing: no process waits for it
 
     def note(self, epochs: int) -> str:
         return self.crop.note(epochs)

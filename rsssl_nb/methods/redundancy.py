@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from ..encoders import Encoder
 from .base import At, Step, gathered
 from .simclr import SimCLR
+from ..objectives.similarity import products
 from ..views.pairs import Pair
 
 # %% ../../nbs/gallery/redundancy.ipynb #00000006
@@ -26,7 +27,7 @@ def standardised(z: torch.Tensor) -> torch.Tensor:
 
 def cross_correlation(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     "How far column i of one view says what column j of the other says: (n, d) twice to C (d, d) of (57.1)."
-    return standardised(a).T @ standardised(b) / len(a)
+    return products(standardised(a).T, standardised(b).T) / len(a)
 
 
 def off_diagonal(c: torch.Tensor) -> torch.Tensor:
@@ -75,7 +76,7 @@ def variance_covariance(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     VICReg's second and third term for one view, unweighted.
     """
     z = z.float() - z.float().mean(0)
-    cov = z.T @ z / max(1, len(z) - 1)
+    cov = products(z.T, z.T) / max(1, len(z) - 1)
     return F.relu(1 - (cov.diagonal() + 1e-4).sqrt()).mean(), off_diagonal(cov).square().sum() / z.shape[1]
 
 

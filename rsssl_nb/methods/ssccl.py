@@ -172,6 +172,8 @@ class SSCCL(Method):
             self.predict_dense = dense_head(dim, hidden, dim)
             online = nn.ModuleDict({"encoder": encoder, "head": self.head, "dense": self.dense})
             self.target = copy.deepcopy(online).requires_grad_(False)
+            self.predict_dense.requires_grad_(lam > 0)
+        self.dense.requires_grad_(lam > 0)  # without its branch it learns nothing: no process waits for it
 
     def instance(self, z: torch.Tensor, z_target: torch.Tensor, at: At) -> torch.Tensor:
         """The instance branch's loss, over all processes, of embeddings and their targets (2B, dim).

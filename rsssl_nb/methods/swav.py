@@ -13,7 +13,7 @@ from ..encoders import Encoder
 from .base import At, Step, gathered
 from .simclr import SimCLR
 from ..objectives.nce import check_tau
-from ..objectives.similarity import unit
+from ..objectives.similarity import products, unit
 from ..views.pairs import Pair
 
 # %% ../../nbs/gallery/clustering.ipynb #00000007
@@ -76,7 +76,7 @@ class SwAV(SimCLR):
 
     def step(self, pair: Pair, at: At = At()) -> Step:
         z, _ = self.project(torch.cat([pair.a, pair.b]))
-        sa, sb = gathered(at, *(unit(z) @ unit(self.prototypes.weight).T).chunk(2))
+        sa, sb = gathered(at, *products(unit(z), unit(self.prototypes.weight)).chunk(2))
         qa, qb = (sinkhorn(s.detach(), self.eps, self.rounds) for s in (sa, sb))
         loss = swapped(sa, sb, qa, qb, self.tau).mean()
         za, zb = z.chunk(2)
