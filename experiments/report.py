@@ -19,6 +19,7 @@ from rsssl_nb.evaluation.doses import (
     DIALS,
     arm_verdict_table,
     arm_verdicts,
+    dose_points,
     dose_sentence,
     read_proof,
     show_dose,
@@ -193,13 +194,14 @@ def figures_of(results):
     def doses(ax, dial):
         show_dose(dials, controls, dial, ax)
 
+    there = [d for d in DIALS if dose_points(dials, controls, d)] or DIALS
     most = len({r["method"] for r in cpu if r["world"] == "cpu"})
     return {
         "evidence-cpu.png": show_grid(
             [lambda ax, j=j, n=n: arms(ax, j, n) for j, n in ASKED], cols=2, size=(4.6, 1.4 + 0.25 * most)
         ),
         "when-it-helps.png": show_grid(
-            [lambda ax, d=d: doses(ax, d) for d in DIALS], cols=3, size=(3.7, 2.7)
+            [lambda ax, d=d: doses(ax, d) for d in there], cols=3, size=(3.7, 2.7)
         ),
     }
 

@@ -113,11 +113,12 @@ def seed_verdict(gaps: np.ndarray, power: dict | None, whose: str = "SimCLR's") 
     if not power["sees"]:
         return f"no verdict: this judge does not show {whose} gain ({power['gain']:+.3f})"
     mean, half = gap_interval(gaps)
-    if abs(mean) < power["smallest"]:
-        found = "no difference" if half < power["smallest"] else "undecided"
-    else:
-        found = "undecided" if half >= abs(mean) else "better" if mean > 0 else "worse"
-    return "undecided at five" if found == "undecided" and len(gaps) >= 5 else found
+    least = power["smallest"]
+    if half < abs(mean) and abs(mean) >= least:
+        return "better" if mean > 0 else "worse"
+    if half < least and abs(mean) < least:
+        return "no difference"
+    return "undecided at five" if len(gaps) >= 5 else "undecided"
 
 
 def ceiling_verdict(gaps: np.ndarray, margin: float) -> str:
