@@ -215,6 +215,26 @@ def test_a_random_start_and_a_frozen_encoder(job):
     )
 
 
+def test_the_step_that_is_told_is_the_step_that_is_kept(tmp_path, monkeypatch):
+    good("scene", tmp_path, "--size", 128)
+    words = [
+        "--images",
+        tmp_path / "image.tif",
+        "--labels",
+        tmp_path / "labels.tif",
+        "--out",
+        tmp_path / "seg",
+    ]
+    words += ["--size", 16, "--steps", 3, "--batch", 2, "--width", 8, "--device", "cpu"]
+    scores = iter([0.50, 0.60, 0.59])  # the last is within the slack of the best
+    monkeypatch.setattr("rsssl_nb.training.finetune.window_miou", lambda *_: next(scores))
+    assert "kept step 3 (mIoU 0.590 on the labels that choose)" in good("finetune", "random", *words)
+    assert "kept step 3 (mIoU 0.590" in good("finetune", "random", *words, "--resume", "auto")
+    log = tmp_path / "seg/log.jsonl"
+    log.write_text(log.read_text().replace(', "kept": true', ""))  # as older versions wrote it
+    assert "kept the step that its labels chose;" in good("finetune", "random", *words, "--resume", "auto")
+
+
 def test_help_speaks():
     for command in (
         "",

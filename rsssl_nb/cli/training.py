@@ -434,14 +434,20 @@ def finetune(run, images, labels, out, subset, resume, deterministic, **kw):
     if not written.exists():
         say(f"{len(log)} steps; stopped when asked to; go on with --resume auto")
         return
-    scored = [row for row in log if row.get("miou") is not None and math.isfinite(row["miou"])]
-    kept = "kept the last step"
-    if scored:
-        best = max(scored, key=lambda row: row["miou"])
-        kept = f"kept step {best['step'] + 1} (mIoU {best['miou']:.3f} on the labels that choose)"
-    say(f"{course(log)}; {kept}; wrote {written}")
+    say(f"{course(log)}; {kept_step(log)}; wrote {written}")
     if hasattr(model, "outcome"):
         say(f"{model.outcome}\nwrote {out / 'outcome.png'} and outcome.json")
+
+
+def kept_step(log):
+    "Which step of a fine-tuning was kept, as its log tells."
+    scored = [row for row in log if row.get("miou") is not None and math.isfinite(row["miou"])]
+    if not scored:
+        return "kept the last step"
+    kept = [row for row in scored if row.get("kept")]
+    if not kept:  # a log of a version that did not say so
+        return "kept the step that its labels chose"
+    return f"kept step {kept[-1]['step'] + 1} (mIoU {kept[-1]['miou']:.3f} on the labels that choose)"
 
 
 def training_labels(path):

@@ -119,16 +119,17 @@ class Finetuning:
         "Nothing follows an update."
 
     def look(self, model: nn.Module, done: int, engine) -> dict:
-        "The validation's mean IoU, every `look_every` steps and after the last; the best weights are kept."
+        "The validation's mean IoU and whether the weights are kept, every `look_every` steps and at the end."
         if not self.windows or (done % self.config.look_every and done != self.config.total):
             return {}
         with engine.autocast():
             miou = window_miou(model, self.pairs, self.windows, self.config.size, 8, engine.device)
         top = self.best.get("top", -math.inf)
-        if math.isfinite(miou) and miou >= top - self.slack:
+        kept = math.isfinite(miou) and miou >= top - self.slack
+        if kept:
             weights = {k: v.detach().cpu().clone() for k, v in model.state_dict().items()}
             self.best = dict(step=done, miou=miou, top=max(top, miou), weights=weights)
-        return dict(miou=miou)
+        return dict(miou=miou, kept=kept)
 
     def state(self) -> dict:
         "The best step so far, its score and weights."
