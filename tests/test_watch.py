@@ -21,9 +21,10 @@ from rsssl_nb.methods.base import At
 from rsssl_nb.methods.registry import make_method
 from rsssl_nb.objectives.similarity import cosine, negatives, positives, stack
 from rsssl_nb.training.config import Config, as_json
-from rsssl_nb.training.health import DEAD_RANK, DEAD_STD, TOO_EARLY, effective_rank, health, verdict
+from rsssl_nb.training.health import DEAD_RANK, DEAD_STD, TOO_EARLY, effective_rank, facts, health, verdict
 from rsssl_nb.training.pretrain import pretrain
 from rsssl_nb.training.record import save_trace
+from rsssl_nb.training.schedule import lr_factor
 from rsssl_nb.training.watch import Tail, ask_to_stop, read_log, show_run, show_trace, status, thin
 from rsssl_nb.views.pairs import two_views
 from rsssl_nb.weights import load_weights
@@ -256,6 +257,11 @@ def test_a_small_batch_and_a_long_warm_up_are_judged_mildly(sane):
 
 
 # ---- log, status, pictures
+
+
+def test_the_warm_up_is_that_of_the_steps_that_are_run():
+    config = Config(samples=640_000, batch=64, epochs=1, length=150)
+    assert facts(config)["climb"] == 15 and lr_factor(14, config.total, config.warmup) == 1
 
 
 def test_half_a_line_waits_and_rubbish_is_left_out(tmp_path):

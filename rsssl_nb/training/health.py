@@ -163,9 +163,9 @@ def facts(config) -> dict:
     """
     if config is None:
         return {}
-    images = min(config.batch, config.samples)
+    images = config.images
     chance = math.log(2 * images - 1) if config.method in CONTRASTIVE and images > 1 else None
-    return dict(images=images, climb=round(config.warmup * config.steps * config.epochs), chance=chance)
+    return dict(images=images, climb=round(config.warmup * config.total), chance=chance)
 
 
 def verdict(rows: list[dict], config=None) -> tuple[str, str]:
