@@ -422,6 +422,17 @@ def test_each_method_leaves_its_own_picture(method, B, tmp_path):
     assert picture.axes[0].get_title().startswith(TITLES[method]) and picture._repr_png_()[:4] == b"\x89PNG"
 
 
+def test_a_trace_that_happens_to_be_square_keeps_its_columns(tmp_path):
+    B = 8
+    pair = two_views(torch.randn(B, 4, 16, 16, generator=torch.Generator().manual_seed(0)), 16)
+    keys, sim = torch.randn(2, 2 * B, 2 * B, generator=torch.Generator().manual_seed(1))
+    save_trace(tmp_path, pair, dict(keys=keys, s_queue=keys, sim=sim), n=2)
+    kept = load_weights(tmp_path / "trace.safetensors")[0]
+    own = [0, 1, B, B + 1]
+    assert torch.equal(kept["keys"], keys[own]) and torch.equal(kept["s_queue"], keys[own])
+    assert torch.equal(kept["sim"], sim[own][:, own])
+
+
 def test_only_a_folder_can_be_asked_to_stop(tmp_path):
     ask_to_stop(tmp_path)
     assert (tmp_path / "stop").read_bytes() == b"" and status(tmp_path)["state"] == "asked to stop"
