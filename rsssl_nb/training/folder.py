@@ -193,9 +193,11 @@ def keep_log(folder: Path | str | None, step: int) -> list[dict]:
             row = parse_json(line)
         except ValueError:
             continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int) and row["step"] < step:
-            scores = (row.get(name) for name in ("loss", "miou"))
-            rows += [row] * all(score is None or isinstance(score, (int, float)) for score in scores)
+        if not isinstance(row, dict) or not isinstance(row.get("step"), int) or row["step"] >= step:
+            continue
+        scores = (row.get(name) for name in ("loss", "miou"))
+        if all(score is None or isinstance(score, (int, float)) for score in scores):
+            rows.append(row)
     write_json_lines(path, rows)
     return [row | dict(loss=math.nan) if row.get("loss", 0) is None else row for row in rows]
 
