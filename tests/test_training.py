@@ -22,16 +22,18 @@ from rsssl_nb.data.scenes import make_scene
 from rsssl_nb.data.write import write_raster
 from rsssl_nb.encoders import Encoder
 from rsssl_nb.errors import InputError
+from rsssl_nb.explain.readout import labels_at_cells
 from rsssl_nb.methods.registry import METHODS, make_method, method_options
 from rsssl_nb.training.config import TuneConfig
 from rsssl_nb.training.crops import CropSet, augment
 from rsssl_nb.training.device import native_bfloat16, resolve_precision
 from rsssl_nb.training.finetune import STEPS, Finetuning, finetune, load_segmenter
 from rsssl_nb.training.folder import checkpoints, locked, read_config
+from rsssl_nb.training.knn import dense_cells
 from rsssl_nb.training.labelled import choose, grid_windows, labelled_windows, open_pairs, read_subset
 from rsssl_nb.training.pretrain import default_length, load_encoder, pretrain
 from rsssl_nb.training.schedule import lr_factor
-from rsssl_nb.training.validation import Validation, given_validation, hold_out, window_miou
+from rsssl_nb.training.validation import Validation, given_validation, hold_out, knn_probe, window_miou
 from rsssl_nb.training.windows import loader
 from rsssl_nb.weights import load, shipped
 
@@ -324,6 +326,22 @@ def test_mixed_precision_and_layout_train(tmp_path):
 def test_a_batch_of_another_world_is_refused(monkeypatch):
     with pytest.raises(ValueError, match="--processes 3 was asked for"):
         pretrain(SCENE, processes=3, **SMALL)
+
+
+@pytest.mark.parametrize("size, stride", [((100, 100), 8), ((60, 36), 16), ((48, 48), 32), ((64, 64), 8)])
+def test_each_cell_of_a_probe_has_the_label_in_its_middle(size, stride):
+    h, w = size
+    encoder = Encoder(bands=4, width=8, stride=stride)
+    images = torch.randn(2, 4, h, w, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(2 * h * w).view(2, h, w)
+    features, found = dense_cells(encoder, images, labels, ignore=-1)
+    rows, cols = encoder.eval()(images).dense.shape[-2:]
+    middle = labels_at_cells(labels[1].numpy(), rows, cols).flatten()
+    assert len(features) == len(found) and torch.equal(found[-len(middle) :], middle)
+
+
+def test_a_probe_takes_windows_of_any_size():
+    assert 0 <= knn_probe(SCENE, SCENE.labels, size=60)(Encoder(bands=4, width=8)) <= 1
 
 
 def test_divergence_is_counted_and_stopped():

@@ -12,9 +12,12 @@ from torch import nn
 from ..confusion import confusion_matrix, mean_iou
 
 # %% ../../nbs/library/training/knn.ipynb #cd92e2df
-def cell_labels(labels: torch.Tensor, stride: int) -> torch.Tensor:
-    "The label at the centre of each feature cell: (B, H, W) to (B, H/stride, W/stride)."
-    return labels[:, stride // 2 :: stride, stride // 2 :: stride]
+def cell_labels(labels: torch.Tensor, h: int, w: int) -> torch.Tensor:
+    "The label at the middle of each of h x w feature cells: (B, H, W) to (B, h, w)."
+    height, width = labels.shape[1:]
+    rows = (2 * torch.arange(h) + 1) * height // (2 * h)
+    cols = (2 * torch.arange(w) + 1) * width // (2 * w)
+    return labels[:, rows][:, :, cols]
 
 
 @torch.no_grad()
@@ -30,7 +33,7 @@ def dense_cells(
     dense = torch.cat([encoder(x).dense for x in images.split(batch)])
     encoder.train(was)
     flat = dense.permute(0, 2, 3, 1).flatten(0, 2)
-    y = cell_labels(torch.as_tensor(labels), images.shape[-1] // dense.shape[-1]).flatten().long()
+    y = cell_labels(torch.as_tensor(labels), *dense.shape[-2:]).flatten().long()
     return torch.nn.functional.normalize(flat[y != ignore], eps=1e-6), y[y != ignore]
 
 
