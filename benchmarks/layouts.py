@@ -22,7 +22,7 @@ from rsssl_nb.data.scenes import make_scene
 from rsssl_nb.methods.base import At
 from rsssl_nb.training.config import Config
 from rsssl_nb.training.device import freed_memory_kept
-from rsssl_nb.training.engine import finite_step, train_step
+from rsssl_nb.training.engine import batchnorm_state, finite_step, train_step
 from rsssl_nb.training.pretrain import Pretraining, begin
 from rsssl_nb.training.windows import batches
 
@@ -46,8 +46,9 @@ def stepper(pool, shape, precision, channels_last):
     def step():
         number, found = next(stream)
         with engine.accumulate(model):
+            before = [v.clone() for v in batchnorm_state(learner)]
             out = train_step(task, model, wrapped, found, number, engine)[0]
-            return finite_step(task, model, wrapped, out, At(), engine)
+            return finite_step(task, model, wrapped, out, At(), engine, before)
 
     return step
 

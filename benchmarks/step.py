@@ -19,7 +19,7 @@ from rsssl_nb.data.scenes import make_scene
 from rsssl_nb.methods.base import At
 from rsssl_nb.training.config import Config
 from rsssl_nb.training.device import freed_memory_kept, settle_precision
-from rsssl_nb.training.engine import finite_step, train_step
+from rsssl_nb.training.engine import batchnorm_state, finite_step, train_step
 from rsssl_nb.training.pretrain import Pretraining, begin
 from rsssl_nb.training.windows import batches
 from rsssl_nb.views.pairs import two_views
@@ -71,8 +71,9 @@ def whole(method):
             for _ in range(at.pick(STEPS, 1)):
                 step, (images, index) = next(stream)
                 with engine.accumulate(model):
+                    before = [v.clone() for v in batchnorm_state(learner)]
                     out = train_step(task, model, wrapped, (images, index), step, engine)[0]
-                    loss = finite_step(task, model, wrapped, out, At(), engine)
+                    loss = finite_step(task, model, wrapped, out, At(), engine, before)
             return loss
 
         images = torch.randn(
@@ -127,8 +128,9 @@ def on_a_processor(at, width, size, batch, bands=4):
     def step():
         number, batch = next(stream)
         with engine.accumulate(model):
+            before = [v.clone() for v in batchnorm_state(learner)]
             out = train_step(task, model, wrapped, batch, number, engine)[0]
-            return finite_step(task, model, wrapped, out, At(), engine)
+            return finite_step(task, model, wrapped, out, At(), engine, before)
 
     images = torch.randn(batch, bands, size, size, generator=torch.Generator().manual_seed(0))
     pair = two_views(images.to(engine.device), size, *learner.plans(), min_iou=learner.min_iou)

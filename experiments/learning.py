@@ -19,7 +19,7 @@ from rsssl_nb.files import write_aside
 from rsssl_nb.methods.simclr import released_plans
 from rsssl_nb.training.config import Config
 from rsssl_nb.training.crops import augment, pixel_loss
-from rsssl_nb.training.engine import ENOUGH, finite_step, seed_step, train_step
+from rsssl_nb.training.engine import ENOUGH, batchnorm_state, finite_step, seed_step, train_step
 from rsssl_nb.training.pretrain import Pretraining, begin
 
 
@@ -104,8 +104,9 @@ def pretraining(
         if hasattr(method, "labels"):
             method.labels = labels[index.to(labels.device)].long()
         batch_images = images[index.to(images.device)].float()
+        before = [v.clone() for v in batchnorm_state(method)]
         out, at, _ = train_step(task, model, optimiser, (batch_images, index), step, engine)
-        loss = finite_step(task, model, optimiser, out, at, engine)
+        loss = finite_step(task, model, optimiser, out, at, engine, before)
         bad += not math.isfinite(loss)
         record["views_seen"] += 2 * batch
         if bad >= ENOUGH or (step == total - 1 and not math.isfinite(loss)):

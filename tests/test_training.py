@@ -31,7 +31,9 @@ from rsssl_nb.training.finetune import STEPS, Finetuning, finetune, load_segment
 from rsssl_nb.training.folder import checkpoints, locked, read_config
 from rsssl_nb.training.knn import dense_cells
 from rsssl_nb.training.labelled import choose, grid_windows, labelled_windows, open_pairs, read_subset
+from rsssl_nb.training.practice import practice_steps
 from rsssl_nb.training.pretrain import default_length, load_encoder, pretrain
+from rsssl_nb.training.record import all_finite
 from rsssl_nb.training.schedule import lr_factor
 from rsssl_nb.training.validation import Validation, given_validation, hold_out, knn_probe, window_miou
 from rsssl_nb.training.windows import loader
@@ -349,6 +351,20 @@ def test_divergence_is_counted_and_stopped():
         pretrain(
             SCENE, options=dict(head="linear"), **{**SMALL, "epochs": 40, "lr": 1e30, "optimizer": "sgd"}
         )
+
+
+def test_a_bad_batch_costs_a_page_its_own_step_only():
+    images = torch.randn(12, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    images[5] = 1e25  # the batch's loss is finite, its variance is not
+    torch.manual_seed(0)
+    method = make_method("simclr", Encoder(bands=4, width=8))
+    optimiser, moved = torch.optim.SGD(method.parameters(), 0.1), []
+    weight = method.encoder.conv1.weight
+    before = weight.detach().clone()
+    for _ in practice_steps(method, images, optimiser, epochs=2, batch=4, size=32):
+        moved.append(not torch.equal(weight, before))
+        before = weight.detach().clone()
+    assert sum(moved) == 4 and all_finite(method.state_dict().values())
 
 
 def test_every_method_and_option_is_known():

@@ -130,13 +130,20 @@ def batchnorm_state(model: nn.Module) -> list[torch.Tensor]:
     return [b for m in model.modules() if isinstance(m, kinds) for b in m.buffers(recurse=False)]
 
 
-def finite_step(task: Task, model: nn.Module, optimiser, out: Step, at: At, engine) -> float:
-    "The loss as a float, after the optimiser's step; when it is not finite, the weights stay as they were."
+def finite_step(
+    task: Task, model: nn.Module, optimiser, out: Step, at: At, engine, before: list[torch.Tensor]
+) -> float:
+    """The loss as a float, after the optimiser's step; when it is not finite, the network is as it was.
+
+    `before`: a copy of the `batchnorm_state` that the step's forward pass found, and moved.
+    """
     loss = out.loss.item()
     if math.isfinite(loss) and not all_finite(batchnorm_state(model)):
         loss = math.nan  # a batch so far out that its variance is infinite; the loss hides it
     if not math.isfinite(loss):
         model.zero_grad(set_to_none=True)
+        for now, then in zip(batchnorm_state(model), before):
+            now.copy_(then)
         return loss
     optimiser.step()
     if engine.sync_gradients:
@@ -201,16 +208,13 @@ def train(
     bar = progress_bar(config.total, first, progress and alone, phase="training")
     with bar, noted_signals(recorder.heard, "this step") if recorder.keeps else nullcontext():
         for step, batch in enumerate(task.batches(first, workers), first):
-            moved = batchnorm_state(plain)
-            before = [v.clone() for v in moved]
+            before = [v.clone() for v in batchnorm_state(plain)]
             with engine.accumulate(model):
                 out, at, seen = train_step(task, model, optimiser, batch, step, engine, begins)
-                loss = finite_step(task, model, optimiser, out, at, engine)
+                loss = finite_step(task, model, optimiser, out, at, engine, before)
                 begins = engine.sync_gradients or not math.isfinite(loss)
             if not math.isfinite(loss):
                 skipped += 1
-                for now, then in zip(moved, before):
-                    now.copy_(then)
             if skipped >= ENOUGH:
                 raise ValueError(
                     f"the loss was not finite {skipped} times, last at step {step}: "

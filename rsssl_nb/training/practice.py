@@ -14,7 +14,7 @@ import torch
 
 from ..methods.base import At, Method, Step
 from .device import start_engine
-from .engine import finite_step, seed_step, train_step
+from .engine import batchnorm_state, finite_step, seed_step, train_step
 from ..views.appearance import Colour
 from ..views.pairs import Plan, two_views
 
@@ -71,8 +71,9 @@ def practice_steps(
         order = order.to(images.device)
         with torch.random.fork_rng(devices=[]):
             given = t, images[order], order
+            before = [v.clone() for v in batchnorm_state(method)]
             step, at, _ = train_step(task, method, optimiser, given, t, engine)
-            finite_step(task, method, optimiser, step, at, engine)
+            finite_step(task, method, optimiser, step, at, engine, before)
         yield epoch, step, order
 
 
