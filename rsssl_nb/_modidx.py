@@ -1786,6 +1786,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'rsssl_nb/training/engine.py'),
                                           'rsssl_nb.training.engine.make_optimiser': ( 'library/training/engine.html#make_optimiser',
                                                                                        'rsssl_nb/training/engine.py'),
+                                          'rsssl_nb.training.engine.refuse_unlearnt': ( 'library/training/engine.html#refuse_unlearnt',
+                                                                                        'rsssl_nb/training/engine.py'),
                                           'rsssl_nb.training.engine.reopen': ( 'library/training/engine.html#reopen',
                                                                                'rsssl_nb/training/engine.py'),
                                           'rsssl_nb.training.engine.run_task': ( 'library/training/engine.html#run_task',

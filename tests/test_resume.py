@@ -74,6 +74,47 @@ def test_another_number_of_threads_is_a_note(tmp_path, kind):
         train(kind, tmp_path / "run", resume="auto")
 
 
+def spoil(monkeypatch, bad):
+    "Makes the losses of the steps in `bad` NaN, of a pretraining of four."
+    from rsssl_nb.training import pretrain as page
+
+    whole = page.Pretraining.loss
+
+    def loss(self, model, batch, at, device):
+        step, seen = whole(self, model, batch, at, device)
+        if at.progress in bad:
+            step.loss = step.loss * float("nan")
+        return step, seen
+
+    monkeypatch.setattr(page.Pretraining, "loss", loss)
+
+
+def test_a_last_step_that_is_skipped_costs_no_run(tmp_path, monkeypatch):
+    spoil(monkeypatch, [0.75])
+    run = train("pretrain", tmp_path / "run")
+    assert run.complete and run.log[-1]["skipped"] == 1
+    weights = tmp_path / "run/encoder.safetensors"
+    kept = weights.read_bytes()
+    weights.unlink()
+    train("pretrain", tmp_path / "run", resume="auto")
+    assert weights.read_bytes() == kept
+
+
+def test_a_run_that_learnt_nothing_or_ends_in_nan_writes_no_weights(tmp_path, monkeypatch):
+    train("pretrain", tmp_path / "bad")
+    (tmp_path / "bad/encoder.safetensors").unlink()
+    last = checkpoints(tmp_path / "bad")[-1]
+    kept = torch.load(last, weights_only=True)
+    kept["method"]["encoder.conv1.weight"][:] = torch.nan
+    torch.save(kept, last)
+    with pytest.raises(ValueError, match="the last weights are not finite"):
+        train("pretrain", tmp_path / "bad", resume="auto")
+    spoil(monkeypatch, [0, 0.25, 0.5, 0.75])
+    with pytest.raises(ValueError, match="no loss of the run's 4 steps was finite"):
+        train("pretrain", tmp_path / "none")
+    assert not list(tmp_path.rglob("encoder.safetensors"))
+
+
 def forbid(text):
     raise AssertionError(f"{text} is no JSON")
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DEATHS', 'ENOUGH', 'SCORES', 'decay_groups', 'make_optimiser', 'Task', 'seed_step', 'train_step', 'batchnorm_state',
-           'finite_step', 'in_a_sentence', 'train', 'seconds_a_step', 'reopen', 'run_task']
+           'finite_step', 'in_a_sentence', 'train', 'seconds_a_step', 'reopen', 'refuse_unlearnt', 'run_task']
 
 # %% ../../nbs/library/training/engine.ipynb #c8710af5
 import copy
@@ -275,6 +275,16 @@ def reopen(task: Task, folder: Path, learner: nn.Module, kept: dict | None) -> N
         task.finish(folder if world()[0] == 0 else None, learner)
 
 
+def refuse_unlearnt(log: list[dict], learner: nn.Module, way_out: str) -> None:
+    "ValueError, with the way out, when a run ends with weights that are not finite, or skipped every step."
+    if not all_finite(learner.state_dict().values()):
+        raise ValueError(f"the last weights are not finite, and are not written: {way_out}")
+    if log and not any(math.isfinite(row.get("loss", 0)) for row in log):
+        raise ValueError(
+            f"no loss of the run's {len(log)} steps was finite, and no weights were written: {way_out}"
+        )
+
+
 def run_task(
     task: Task,
     learner: nn.Module,
@@ -341,10 +351,8 @@ def run_task(
         if log and not complete and alone and in_notebook():
             kept_in = '; go on with resume="auto" and the same out' if folder else ", in memory only"
             show_note(f"stopped after step {done} of {config.total}; the run so far is kept{kept_in}")
-        if complete and log and not math.isfinite(log[-1].get("loss", 0)):
-            raise ValueError(
-                f"the last loss is not finite, and no weights were written: {recorder.way_out()}"
-            )
+        if complete:
+            refuse_unlearnt(log, learner, recorder.way_out())
         engine.unwrap_model(model, keep_fp32_wrapper=False)
         learner.to(memory_format=torch.contiguous_format)  # to the bit what its file gives, once loaded
         if complete:
