@@ -2034,6 +2034,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                               'rsssl_nb/training/processes.py'),
                                              'rsssl_nb.training.processes.sum_over': ( 'library/training/processes.html#sum_over',
                                                                                        'rsssl_nb/training/processes.py'),
+                                             'rsssl_nb.training.processes.words': ( 'library/training/processes.html#words',
+                                                                                    'rsssl_nb/training/processes.py'),
                                              'rsssl_nb.training.processes.world': ( 'library/training/processes.html#world',
                                                                                     'rsssl_nb/training/processes.py')},
             'rsssl_nb.training.record': { 'rsssl_nb.training.record.Run': ( 'library/training/record.html#run',

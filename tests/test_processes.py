@@ -3,6 +3,7 @@
 And what the launchers are told.
 """
 
+import inspect
 import os
 import signal
 import subprocess
@@ -15,9 +16,12 @@ import torch
 from click.testing import CliRunner
 
 from rsssl_nb.cli import main
+from rsssl_nb.cli.training import settings
 from rsssl_nb.errors import InputError
 from rsssl_nb.files import is_first_process
+from rsssl_nb.training import processes as page
 from rsssl_nb.training.finetune import finetune
+from rsssl_nb.training.pretrain import pretrain
 from rsssl_nb.training.processes import (
     Job,
     SharedBatchNorm,
@@ -159,6 +163,36 @@ def test_a_job_that_fails_says_why(tmp_path):
     )
     with pytest.raises(InputError, match="x.tif does not exist.*resume='auto'"):
         job.wait(60)
+
+
+def words_of(monkeypatch, **options):
+    "What the command line of a launched job reads: its parameters by name."
+    monkeypatch.setattr(page, "Job", lambda out, command: command)
+    command = page.launch("a.tif", "run", **options)
+    words = command[command.index("pretrain") + 1 :]
+    return main.commands["pretrain"].make_context("pretrain", words).params
+
+
+def test_a_launched_job_reads_the_options_it_was_given(monkeypatch):
+    given = dict(
+        symmetric=False, gate=None, hard=True, tau=0.2, objective="infonce", name="true", sizes=[1, 2]
+    )
+    read = words_of(monkeypatch, options=given, compile=True, tensorboard=False, lr=1e-3, resume="must")
+    assert settings(read["options"]) == given
+    assert (read["compile"], read["tensorboard"], read["lr"]) == (True, False, 1e-3)
+    assert str(read["out"]) == read["resume"] == "run"
+
+
+@pytest.mark.parametrize("asked", [True, False, None])
+def test_a_launched_job_keeps_the_layout_it_was_given(monkeypatch, asked):
+    assert words_of(monkeypatch, channels_last=asked)["channels_last"] is asked
+
+
+def test_what_another_process_cannot_be_given_is_refused(monkeypatch):
+    taken = set(inspect.signature(pretrain).parameters)
+    assert set(page.HERE) == taken - {p.name for p in main.commands["pretrain"].params}
+    with pytest.raises(InputError, match="progress cannot be given to a job of its own"):
+        page.launch("a.tif", "run", progress=True)
 
 
 def launch(folder, *flags, n=2, images=None):
