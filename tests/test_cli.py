@@ -488,6 +488,17 @@ def test_method_options_are_checked_before_anything_is_written(job, method, opti
     assert not (job / "options").exists()
 
 
+def test_the_note_on_a_warm_up_knows_the_length_of_the_run(tmp_path):
+    good("scene", tmp_path, "--size", 64)
+    words = "--samples 8 --batch 4 --size 32 --width 8 --device cpu --method grass".split()
+    for length, says in (
+        ("--steps 5", "the first 1.25 of 2.5 epochs"),
+        ("--epochs 3", "the first 1.5 of 3 ep"),
+    ):
+        out = tmp_path / length.strip("-")
+        assert says in good("pretrain", tmp_path / "image.tif", "--out", out, *words, *length.split())
+
+
 def test_nothing_is_destroyed(job, tmp_path):
     image, out = next((job / "image").glob("*.tif")), tmp_path / "note.tif"
     before = image.read_bytes()

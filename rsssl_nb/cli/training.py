@@ -163,6 +163,8 @@ def announce(config, seconds, device="cpu", start=None, everything=False):
     if seconds and (memory := most_memory(device)):
         forecast += f", in {memory:.2g} GB of memory"
     say(f"{length} {windows}{forecast}")
+    if isinstance(config, Config) and (note := method_note(config)):
+        say(note)
     if isinstance(config, TuneConfig):
         share = " (--fraction 1: all but what is held out)" if everything else ""
         say(f"{config.windows} windows hold labels to learn from{share}")
@@ -170,6 +172,16 @@ def announce(config, seconds, device="cpu", start=None, everything=False):
         say(f"kept is {best}{config.validation}")
     for note in notes_on(config, seconds, device):
         say(f"Note: {note}", err=True)
+
+
+def method_note(config):
+    "What the method of a pretraining has to say before a run of this length."
+    from rsssl_nb.encoders import Encoder
+    from rsssl_nb.methods.registry import make_method
+
+    epochs = float(f"{config.total / config.steps:.3g}")
+    method = make_method(config.method, Encoder(width=8), config.options)
+    return method.note(int(epochs) if epochs.is_integer() else epochs)
 
 
 UNUSUAL = 4.5  # a learning rate this many times the usual one, or less than its part, is worth a Note
@@ -295,9 +307,9 @@ def pretrain(
     if out is None:
         raise click.UsageError("Missing option '--out': the run folder to make")
     size = refuse_other_world(processes)
-    note = make_method(method, Encoder(width=8), settings(options)).note(kw["epochs"] or Config.epochs)
+    make_method(method, Encoder(width=8), settings(options))  # a wrong option is told before an image is read
     if is_first_process():
-        say(f"{size} process{'es' if size > 1 else ''}, {method}" + (f"; {note}" if note else ""))
+        say(f"{size} process{'es' if size > 1 else ''}, {method}")
     if deterministic:
         be_deterministic()
     probe = watch_by(probe_images, probe_labels, kw)
