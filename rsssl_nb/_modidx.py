@@ -1834,6 +1834,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'rsssl_nb/training/finetune.py'),
                                             'rsssl_nb.training.finetune.load_segmenter': ( 'library/training/finetune.html#load_segmenter',
                                                                                            'rsssl_nb/training/finetune.py'),
+                                            'rsssl_nb.training.finetune.pairs_like_training': ( 'library/training/finetune.html#pairs_like_training',
+                                                                                                'rsssl_nb/training/finetune.py'),
                                             'rsssl_nb.training.finetune.segmenter_meta': ( 'library/training/finetune.html#segmenter_meta',
                                                                                            'rsssl_nb/training/finetune.py'),
                                             'rsssl_nb.training.finetune.train_segmenter': ( 'library/training/finetune.html#train_segmenter',

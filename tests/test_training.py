@@ -1,6 +1,7 @@
 "Pretraining and fine-tuning: same seed, same bits; killed and resumed, same bits; few labels, fairly chosen."
 
 import contextlib
+import copy
 import errno
 import inspect
 import json
@@ -35,7 +36,14 @@ from rsssl_nb.training.practice import practice_steps
 from rsssl_nb.training.pretrain import default_length, load_encoder, pretrain
 from rsssl_nb.training.record import all_finite
 from rsssl_nb.training.schedule import lr_factor
-from rsssl_nb.training.validation import Validation, given_validation, hold_out, knn_probe, window_miou
+from rsssl_nb.training.validation import (
+    Validation,
+    given_validation,
+    hold_out,
+    knn_probe,
+    open_taught,
+    window_miou,
+)
 from rsssl_nb.training.windows import loader
 from rsssl_nb.weights import load, shipped
 
@@ -573,6 +581,20 @@ def test_of_the_steps_within_the_slack_of_the_best_the_latest_is_kept(monkeypatc
     for done in range(1, 6):
         task.look(torch.nn.Linear(1, 1), done, engine)
     assert task.best["step"] == step
+
+
+def test_the_lists_of_what_teaches_and_what_chooses_stay_as_they_were_opened(monkeypatch):
+    found = open_taught(SCENE, SCENE.labels, None, None, None, "auto", 1.0, None, 16, 0)
+    pairs, validation = found[0], found[3]
+    assert validation.pairs is pairs
+    before = list(pairs)
+    monkeypatch.setattr("rsssl_nb.training.finetune.open_taught", lambda *_: found)
+    monkeypatch.setattr(
+        "rsssl_nb.training.finetune.like_training", lambda rasters, *_: map(copy.copy, rasters)
+    )
+    short = dict(steps=1, batch=2, size=16, width=8, device="cpu", progress=False)
+    finetune("random", SCENE, SCENE.labels, **short)
+    assert validation.pairs is pairs and all(a is b for a, b in zip(pairs, before))
 
 
 def test_only_ground_of_its_own_has_a_slack():

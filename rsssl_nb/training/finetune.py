@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['STEPS', 'build_segmenter', 'Finetuning', 'segmenter_meta', 'load_segmenter', 'tuning_optimiser', 'finetune',
-           'begin_tuning', 'ReadyWindows', 'train_segmenter']
+           'pairs_like_training', 'begin_tuning', 'ReadyWindows', 'train_segmenter']
 
 # %% ../../nbs/library/training/finetune.ipynb #00000002
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -339,9 +340,9 @@ def finetune(
         if mode == "full":
             refuse_plain(start, "use --mode frozen")
         meta = kept_normalisation(meta, pairs[0][0], run)
-        for group in [pairs] if validation.pairs is pairs else [pairs, validation.pairs]:
-            alike = like_training([r for r, _ in group], meta, meta.get("mean"), meta.get("std"))
-            group[:] = [(raster, labels) for raster, (_, labels) in zip(alike, group)]
+        alike = pairs_like_training(pairs, meta)
+        own = alike if validation.pairs is pairs else pairs_like_training(validation.pairs, meta)
+        pairs, validation = alike, replace(validation, pairs=own)
         torch.manual_seed(seed)
         model = build_segmenter(start, meta, pairs, windows, size, found, mode)
         some = choose(windows, min(1.0, 16 / len(windows)))
@@ -396,6 +397,12 @@ def finetune(
         if complete and world()[0] == 0 and (folder or in_notebook()):
             tell_outcome(model, task, folder, progress)
     return model.cpu().eval(), log
+
+
+def pairs_like_training(pairs: list, meta: dict) -> list:
+    "Labelled rasters as the weights with the record `meta` want them, each with its labels."
+    alike = like_training([raster for raster, _ in pairs], meta, meta.get("mean"), meta.get("std"))
+    return [(raster, labels) for raster, (_, labels) in zip(alike, pairs)]
 
 
 def begin_tuning(config: TuneConfig, model: Segmenter, device: str, board: Path | None = None):
