@@ -12,6 +12,7 @@ from test_cli import good, refused
 from rsssl_nb.data.scenes import make_scene
 from rsssl_nb.data.write import write_raster, write_scene
 from rsssl_nb.errors import InputError
+from rsssl_nb.training.device import start_engine
 from rsssl_nb.training.finetune import finetune
 from rsssl_nb.training.folder import checkpoints, code_version, keep_log
 from rsssl_nb.training.pretrain import pretrain
@@ -59,6 +60,23 @@ def test_a_bad_line_in_the_middle_of_a_log_costs_only_itself(tmp_path, bad):
         2,
         3,
     ]
+
+
+def test_a_run_goes_on_at_the_scale_of_its_gradients(tmp_path, monkeypatch):
+    def scaled(*asked):  # as fp16 on a GPU has it
+        engine = start_engine(*asked)
+        engine.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=3)
+        return engine
+
+    monkeypatch.setattr("rsssl_nb.training.pretrain.start_engine", scaled)
+    train("pretrain", tmp_path / "a")
+    weights, last = tmp_path / "a/encoder.safetensors", checkpoints(tmp_path / "a")[-1]
+    before, kept = weights.read_bytes(), torch.load(last, weights_only=True)["scaler"]
+    assert kept["scale"] == 2048 and kept["_growth_tracker"] == 1
+    last.unlink()
+    weights.unlink()
+    train("pretrain", tmp_path / "a", resume="auto")
+    assert torch.load(last, weights_only=True)["scaler"] == kept and weights.read_bytes() == before
 
 
 @pytest.mark.parametrize("kind", ["pretrain", "finetune"])

@@ -43,7 +43,8 @@ def pick_device(name: str = "auto") -> str:
 def start_engine(device: str = "cpu", precision: str = "no", accumulate: int = 1, board=None):
     """Accelerate's engine for a device, a precision (no, bf16, fp16) and steps to accumulate.
 
-    `board` is a folder for TensorBoard's event files. A notebook may start one after another.
+    `board` is a folder for TensorBoard's event files. A notebook may start one after another. In fp16 an
+    update whose gradients overflow is left out, as it should be while their scale settles; no log counts it.
     InputError without TensorBoard where it is asked for; ValueError for fp16 on a processor.
     """
     if board and not find_spec("tensorboard"):

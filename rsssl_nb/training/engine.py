@@ -339,6 +339,8 @@ def run_task(
             # its successor is not in the oldest torch we run on
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")
             model, wrapped = engine.prepare(learner, optimiser)
+        if engine.scaler is not None and kept and "scaler" in kept:
+            engine.scaler.load_state_dict(kept["scaler"])
         if engine.log_with:
             engine.init_trackers("tensorboard")
         stop_asked(folder)  # a request left over from before

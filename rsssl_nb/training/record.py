@@ -146,6 +146,8 @@ class RunRecorder:
                 f"the weights are no longer finite after step {done}, and are not kept: {self.way_out()}"
             )
         if self.folder:
+            if self.engine.scaler is not None:  # of fp16's gradients
+                state["scaler"] = self.engine.scaler.state_dict()
             save_checkpoint(self.folder, done, self.config, method, optimiser, **state)
             if seen is not None:
                 save_trace(self.folder, seen, trace)
