@@ -196,6 +196,9 @@ def train(
 ) -> list[dict]:
     """The training loop from step `first` on: gives the log, a dict a step.
 
+    `task` gives batches and losses; `model` and `optimiser` are as `engine` prepared them; `recorder` writes
+    the log and the checkpoints.
+    `workers` processes read the batches; `progress` shows a bar.
     Ends early, after a checkpoint, when a file or a signal asks for it. `tell(row)` hears each line. Losses
     that are not finite are skipped and counted, on from `skipped`; ValueError after ENOUGH of them.
     """
@@ -300,6 +303,9 @@ def run_task(
 ) -> tuple[list[dict], bool]:
     """(log, whether it is complete) of a run that trains `learner`, from the last checkpoint if resumed.
 
+    `task` says what is read and minimised; `optimiser` holds the learner's weights, and `engine` prepares
+    both here. `folder` None keeps nothing; `resume` is None, "auto" or "must", as in `start_folder`.
+    `workers` (also "auto"), `progress` and `tell` are those of `train`; `every` steps to a checkpoint.
     A finished run is only opened, with its checkpoints or without; its damaged weights are written again from
     the last checkpoint. `announce(config, seconds)` hears, before the first step, how long a step takes here.
     """

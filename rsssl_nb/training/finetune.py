@@ -442,7 +442,10 @@ def train_segmenter(
 ) -> list[dict]:
     """The fine-tuning of a segmenter of `n` classes on ready windows: gives the log, one dict a step.
 
-    `images` (m, C, S, S) normalised, `labels` (m, S, S). The model ends at the last step, in float32.
+    `images` (m, C, S, S) normalised, `labels` (m, S, S). `epochs` passes over them, `batch` windows a step;
+    `lr` is the highest rate; order, turns and dropout follow from `seed`. `weights` (n,) are those of the
+    classes in the loss (default all alike). `progress` shows a bar. The model ends at the last step, in
+    float32.
     """
     batch = min(batch, len(images))
     length = epochs * -(-len(images) // batch)
