@@ -232,6 +232,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                              'rsssl_nb/data/labels.py'),
                                       'rsssl_nb.data.labels.label_codes': ( 'library/data/labels.html#label_codes',
                                                                             'rsssl_nb/data/labels.py'),
+                                      'rsssl_nb.data.labels.label_strips': ( 'library/data/labels.html#label_strips',
+                                                                             'rsssl_nb/data/labels.py'),
                                       'rsssl_nb.data.labels.listed_classes': ( 'library/data/labels.html#listed_classes',
                                                                                'rsssl_nb/data/labels.py'),
                                       'rsssl_nb.data.labels.one_name': ('library/data/labels.html#one_name', 'rsssl_nb/data/labels.py'),

@@ -16,7 +16,7 @@ from rsssl_nb.data.write import write_raster
 from rsssl_nb.errors import InputError
 from rsssl_nb.mapping.categories import write_categories
 from rsssl_nb.notebook import Note
-from rsssl_nb.training.labelled import open_pairs
+from rsssl_nb.training.labelled import LabelRaster, open_pairs
 
 
 def test_index_colour_and_palette_labels_agree(tmp_path):
@@ -220,6 +220,21 @@ def test_a_palette_gives_colours_and_two_palettes_are_colours(tmp_path):
     assert found.names == ("#0000ff", "#00ff00", "#ff0000")
     np.testing.assert_array_equal(read_labels(a, found), [[2, 0]])
     np.testing.assert_array_equal(read_labels(b, found), [[0, 1]])
+
+
+def test_a_palette_is_judged_by_all_pixels_of_a_file_at_once(tmp_path):
+    values = np.ones((2049, 2048), np.uint8)  # more than the rows that are read at once
+    values[:100] = 0
+    values[-1, 1024:] = 2
+    about = dict(driver="GTiff", width=2048, height=2049, count=1, dtype="uint8", nodata=0)
+    about |= dict(crs=PLACE[0], transform=rasterio.Affine(*PLACE[1]))
+    with rasterio.open(tmp_path / "l.tif", "w", **about) as file:
+        file.write_colormap(1, {0: (0, 0, 0), 1: (0, 255, 0), 2: (255, 0, 0)})
+        file.write(values, 1)
+    classes = Classes(("A", "B"), ("#ff0000", "#00ff00"), 0, (1, 2))
+    labels = read_labels(tmp_path / "l.tif", classes)
+    assert (labels == np.array([255, 1, 0], np.uint8)[values]).all()
+    assert (labels == LabelRaster(tmp_path / "l.tif", classes).read(0, 0, 2048, 2049)).all()
 
 
 def test_colours_in_use_are_the_classes(tmp_path):

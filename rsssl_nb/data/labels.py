@@ -6,12 +6,13 @@
 __all__ = ['pack_rgb', 'Classes', 'check_classes', 'palette_of', 'whole_code', 'class_name', 'raster_classes', 'read_classes',
            'listed_classes', 'find_classes', 'one_name', 'pair_labels', 'translate_codes', 'palette_names_classes',
            'label_codes', 'check_grid', 'unknown_labels_sentence', 'refuse_nodata_class', 'declared_nodata',
-           'read_labels']
+           'label_strips', 'read_labels']
 
 # %% ../../nbs/library/data/labels.ipynb #322dede6
 import os
 import unicodedata
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -275,12 +276,19 @@ def palette_names_classes(palette: dict, classes: Classes, codes: np.ndarray) ->
     return len(named) > len(used) / 2 and any(i not in (value, 255) for value, i in named.items())
 
 
-def label_codes(raw: np.ndarray, palette: dict, classes: Classes) -> tuple[np.ndarray, dict]:
-    "Label numbers or packed colours (h, w) of raw label bands, with the table that translates them."
+def label_codes(
+    raw: np.ndarray, palette: dict, classes: Classes, used: np.ndarray | None = None
+) -> tuple[np.ndarray, dict]:
+    """Label numbers or packed colours (h, w) of raw label bands, with the table that translates them.
+
+    `used`: the values by which it is decided whether the palette names the classes, those of the whole file
+    where `raw` is a part of it; raw's own by default.
+    """
     if len(raw) >= 3:
         colours = np.where(raw >= classes.threshold, 255, 0) if classes.threshold else raw
         return pack_rgb(colours), classes.colour_table()
-    if palette and classes.colors and palette_names_classes(palette, classes, raw[0]):
+    used = raw[0] if used is None else used
+    if palette and classes.colors and palette_names_classes(palette, classes, used):
         packed = np.zeros(max(256, int(raw[0].max()) + 1), np.int64)
         for value, colour in palette.items():
             packed[value] = pack_rgb(colour)
@@ -352,6 +360,13 @@ def declared_nodata(raw: np.ndarray, raster: Raster) -> np.ndarray:
     return (raw == raster.nodata).all(0)
 
 
+def label_strips(raster: Raster) -> Iterator[tuple]:
+    "A label raster in strips of some 4 million pixels: the first row of each, its raw bands, where none is."
+    rows = max(1, 2**22 // raster.width)
+    for y in range(0, raster.height, rows):
+        yield y, *raster.read_raw(0, y, raster.width, min(y + rows, raster.height))
+
+
 def read_labels(
     source: object,
     classes: Classes,
@@ -393,11 +408,11 @@ def read_labels(
     if raster.path and raster.bands < 3:
         palette = palette_of(open_handle(raster.path, *raster.source))
     out = np.empty((raster.height, raster.width), np.uint8)
-    strange, hidden = {}, {}
-    rows = max(1, 2**22 // raster.width)
-    for y in range(0, raster.height, rows):
-        raw, gone = raster.read_raw(0, y, raster.width, min(y + rows, raster.height))
-        codes, table = label_codes(raw, palette, classes)
+    strange, hidden, used = {}, {}, None
+    if palette and classes.colors:
+        used = np.unique(np.concatenate([np.unique(raw[0]) for _, raw, _ in label_strips(raster)]))
+    for y, raw, gone in label_strips(raster):
+        codes, table = label_codes(raw, palette, classes, used)
         part, unknown = translate_codes(codes, table)
         under = part[declared_nodata(raw, raster)]
         for i, n in zip(*np.unique(under[under != 255], return_counts=True)):
@@ -405,7 +420,7 @@ def read_labels(
         if gone is not None:
             part[gone.all(0)] = 255
             unknown[gone.all(0)] = False
-        out[y : y + rows] = part
+        out[y : y + len(part)] = part
         for code, n in zip(*np.unique(codes[unknown], return_counts=True)):
             strange[code] = strange.get(code, 0) + int(n)
     refuse_nodata_class(raster, classes, hidden)
