@@ -1220,6 +1220,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'rsssl_nb/mapping/tiling.py')},
             'rsssl_nb.mapping.vectors': { 'rsssl_nb.mapping.vectors.box_on_map': ( 'library/mapping/vectors.html#box_on_map',
                                                                                    'rsssl_nb/mapping/vectors.py'),
+                                          'rsssl_nb.mapping.vectors.feature_files': ( 'library/mapping/vectors.html#feature_files',
+                                                                                      'rsssl_nb/mapping/vectors.py'),
                                           'rsssl_nb.mapping.vectors.own_cells': ( 'library/mapping/vectors.html#own_cells',
                                                                                   'rsssl_nb/mapping/vectors.py'),
                                           'rsssl_nb.mapping.vectors.tell_rows': ( 'library/mapping/vectors.html#tell_rows',

@@ -161,6 +161,16 @@ def test_vectors_as_rows_and_as_cells(tiles, tmp_path):
     good(*run_, tmp_path / "cells.tif", "--vectors", *CPU)  # ours is replaced
 
 
+@pytest.mark.parametrize("name", ["classes.json", "classes.boxes.csv"])
+def test_vectors_replace_no_file_beside_them_unasked(tiles, tmp_path, name):
+    (tmp_path / name).write_text("of another")
+    line = ("embed", "shipped:simclr-20", tiles / "whole.tif", tmp_path / "classes.npy", "--vectors", *CPU)
+    refused(*line, says=f"{name} exists")
+    assert (tmp_path / name).read_text() == "of another" and len(list(tmp_path.iterdir())) == 1
+    good(*line, "--force")
+    assert (tmp_path / name).read_text() != "of another"
+
+
 def test_parquet_needs_pyarrow_and_says_so(tiles, tmp_path):
     loaded = load(shipped("simclr-20"))
     how = dict(mean=loaded.meta["mean"], std=loaded.meta["std"], size=64, device="cpu")
