@@ -314,6 +314,12 @@ def test_budgets_that_cannot_be_are_named():
             budget_curve("random", *pool, *pool, 6, budgets)
 
 
+def test_windows_without_a_label_teach_nothing_and_are_named():
+    maps, labels = features_of(6, 0)
+    with pytest.raises(InputError, match="no point of the 2 labelled windows has a known class"):
+        budget_curve("random", maps, torch.full_like(labels, 255), maps, labels, 6, (2, 4))
+
+
 def test_agreement_of_relax_with_itself():
     images = torch.rand(2, 3, 32, 32) + torch.rand(2, 3, 1, 1)
     scalar = likeness_to_itself(Corner(), images)

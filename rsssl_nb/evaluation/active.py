@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from ..confusion import mean_iou
+from ..errors import InputError
 from .evidence import differences, interval, student_factor
 from .probing import linear_probe, pixel_samples, probe_scores, probe_table
 
@@ -91,7 +92,8 @@ def budget_curve(
 
     `maps` (N, D, h, w): frozen features of the windows that could be labelled; `labels` (N, H, W), 255
     unknown. `budgets`: rising numbers of labelled windows; the first so many are drawn at random by `seed`,
-    the same for every ranking. ValueError for budgets that do not rise, or that exceed the windows.
+    the same for every ranking. ValueError for budgets that do not rise, or that exceed the windows;
+    InputError when none of the points drawn from the labelled windows has a label.
     """
     budgets = list(budgets)
     if not budgets or budgets != sorted(set(budgets)) or budgets[0] < 1 or budgets[-1] > len(maps):
@@ -104,6 +106,10 @@ def budget_curve(
     for budget in budgets:
         chosen += next_windows(ranking, budget - len(chosen), chosen, pooled, scores, seed)
         features, truth = pixel_samples(maps[chosen], labels[chosen], seed=seed)
+        if not len(truth):
+            raise InputError(
+                f"no point of the {budget} labelled windows has a known class: label more of them"
+            )
         probe = linear_probe(features, truth, classes)
         scores = probe_scores(maps, probe, maps.shape[2:])
         tables = [probe_table(m[None], t[None], probe) for m, t in zip(test_maps, test_labels)]
