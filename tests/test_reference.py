@@ -1,8 +1,10 @@
 "What people call first: each name has an example in its docstring, and the example runs."
 
+import ast
 import doctest
 import importlib.util
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,18 @@ def test_every_name_has_an_example_that_runs(name):
     said = []
     failed, ran = doctest.DocTestRunner().run(parsed, out=said.append)
     assert failed == 0 and ran >= 2, "".join(said)
+
+
+def test_help_has_no_runs_of_blanks():
+    found = [
+        f"{path.stem}: {line}"
+        for path in Path(rsssl_nb.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef))
+        for line in (ast.get_docstring(node) or "").splitlines()
+        if re.search(r"\S {3,}\S", line) and not line.lstrip().startswith("... ")
+    ]
+    assert found == []
 
 
 def test_dir_offers_what_people_call_and_nothing_else():

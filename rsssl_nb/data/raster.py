@@ -86,8 +86,7 @@ class Raster:
     def read(self, x0: int, y0: int, w: int, h: int) -> np.ndarray:
         """A window as float32 (C, h, w), NaN where there is nodata and beyond the edges.
 
-        Pixel (x0, y0) is its first.         InputError for a damaged file, and for a window of more
-        than 2 GB.
+        Pixel (x0, y0) is its first. InputError for a damaged file, and for a window of more than 2 GB.
         """
         x0, y0, w, h = int(x0), int(y0), int(w), int(h)
         size = w * h * self.bands * 4
