@@ -171,6 +171,16 @@ def test_vectors_replace_no_file_beside_them_unasked(tiles, tmp_path, name):
     assert (tmp_path / name).read_text() != "of another"
 
 
+def test_vectors_pass_no_option_over(tiles, tmp_path):
+    line = ("embed", "shipped:simclr-20", tiles / "whole.tif")
+    for words in (("--resume",), ("--batch", 2)):
+        says = "--batch and --resume are of colours"
+        refused(*line, tmp_path / "rows.npy", "--vectors", *words, *CPU, says=says)
+    cells = (*line, tmp_path / "cells.tif", "--vectors", "--overlap", 0.25, *CPU)
+    refused(*cells, says="windows of a .tif overlap by half")
+    assert not list(tmp_path.iterdir())
+
+
 def test_parquet_needs_pyarrow_and_says_so(tiles, tmp_path):
     loaded = load(shipped("simclr-20"))
     how = dict(mean=loaded.meta["mean"], std=loaded.meta["std"], size=64, device="cpu")

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import rsssl_nb
+from rsssl_nb.mapping.boxes import draw_boxes
+from rsssl_nb.mapping.vectors import write_vectors
 
 
 @pytest.mark.parametrize("name", rsssl_nb.__all__)
@@ -22,6 +24,12 @@ def test_every_name_has_an_example_that_runs(name):
     said = []
     failed, ran = doctest.DocTestRunner().run(parsed, out=said.append)
     assert failed == 0 and ran >= 2, "".join(said)
+
+
+@pytest.mark.parametrize("thing", [write_vectors, draw_boxes])
+def test_help_names_every_parameter(thing):
+    told = thing.__doc__
+    assert [name for name in inspect.signature(thing).parameters if f"`{name}`" not in told] == []
 
 
 def test_help_has_no_runs_of_blanks():

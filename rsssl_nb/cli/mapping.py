@@ -235,6 +235,12 @@ def in_turn(rasters, outs):
             bar.update()
 
 
+def is_given(option):
+    "Whether an option of the present command was given, not left to its default."
+    source = click.get_current_context().get_parameter_source(option)
+    return source is not click.core.ParameterSource.DEFAULT
+
+
 def open_encoder_file(run):
     "The encoder of a pretraining run, a weights file or a shipped checkpoint, and its meta record."
     from rsssl_nb.training.pretrain import load_encoder
@@ -266,7 +272,7 @@ def embed(run, images, out, size, alpha, allow_remote, own_numbers, basis, vecto
     All IN share one basis.
 
     With --vectors: the features as numbers, a row a window (.npy, .parquet), or a float GeoTIFF of one pixel
-    a cell (.tif).
+    a cell (.tif), for which there is no --overlap.
     """
     from rsssl_nb.data.joined import of_bands
     from rsssl_nb.mapping.embed import embed, shared_basis
@@ -280,13 +286,16 @@ def embed(run, images, out, size, alpha, allow_remote, own_numbers, basis, vecto
     if vectors:
         if basis:
             raise click.UsageError("--basis makes colours and --vectors numbers: give one of them")
+        if kw["batch"] or kw["resume"]:
+            raise click.UsageError("--batch and --resume are of colours, not of --vectors: leave them out")
         ending = ".npy" if out.is_dir() or not out.suffix else out.suffix
         rasters, outs = with_outputs(images, rasters, out, ending)
         rasters = at_own_levels(rasters, *levels)
+        if not is_given("overlap") and outs[0].suffix in (".tif", ".tiff"):
+            kw["overlap"] = None
+        how |= dict(overlap=kw["overlap"], progress=len(rasters) == 1, force=force)
         for raster, path in in_turn(rasters, outs):
-            write_vectors(
-                encoder, raster, path, **how, overlap=kw["overlap"], progress=len(rasters) == 1, force=force
-            )
+            write_vectors(encoder, raster, path, **how)
             say_written(path)
         return
     rasters, outs = with_outputs(images, rasters, out, ".tif")
@@ -303,7 +312,11 @@ def embed(run, images, out, size, alpha, allow_remote, own_numbers, basis, vecto
 @main.command()
 @mapping
 @click.option(
-    "--batch", type=COUNT, default=16, show_default=True, help="Windows that are each other's negatives."
+    "--batch",
+    type=COUNT,
+    default=16,
+    show_default=True,
+    help="Windows that are each other's negatives: so many or more, below twice as many.",
 )
 @click.option("--top", type=COUNT, help="Keep so many boxes, those of the highest score. [default: all]")
 @seed

@@ -168,8 +168,12 @@ def draw_boxes(
     A list of GeoJSON features, or the path written when `out` is given. Two boxes a window, one for each
     of two random `view`s, a and b; beside it their properties name the window's corner in pixels, and as
     `score` the greatest value of the loss map: `top` keeps so many of the highest scores. The file
-    names its CRS, as GIS read it (RFC 7946 alone would mean degrees); without one, coordinates are pixels. A
-    window's negatives are those it is batched with. InputError as in `segment`.
+    names its CRS, as GIS read it (RFC 7946 alone would mean degrees); without one, coordinates are pixels.
+    `method`: as `guided_method` gives it. `source`: path, Raster, Scene or array (C, H, W), standardised by
+    `mean` and `std`, one number or one a band, and cut into windows of `size` pixels. A window's negatives
+    are those it is batched with: windows are dealt evenly into batches of `batch` or more, below twice as
+    many. `seed`: of the views. `device`: auto, cpu or cuda. `progress`: a bar. `force` replaces a file of
+    another hand. InputError as in `segment`.
     """
     raster = open_raster(source)
     check_windows(raster, method.encoder.bands, size, batch)

@@ -54,12 +54,17 @@ def write_vectors(
     mean=0.0,
     std=1.0,
     size: int = 256,
-    overlap: float = 0.0,
+    overlap: float | None = None,
     device: str = "auto",
     progress: bool = True,
     force: bool = False,
 ) -> Path:
-    """The features of an encoder over a raster as a file, by its ending; gives the path.
+    """The features of an `encoder` over a raster as a file `out`, by its ending; gives the path.
+
+    `source`: path, Raster, Scene or array (C, H, W), standardised by `mean` and `std`, one number or one a
+    band, and read in windows of `size` pixels. Windows of rows share the part `overlap` with neighbours, none
+    by default; those of a .tif overlap by half. `device`: auto, cpu or cuda. `progress`: a bar. `force`
+    replaces files that are there.
 
     `.npy`: float32 (n, D), a row a window, with its boxes in `NAME.boxes.csv` and CRS and encoder in
     `NAME.json` beside it. `.parquet`: the same rows with columns x, y, left, bottom, right, top, vector, and
@@ -69,15 +74,21 @@ def write_vectors(
     out = Path(out)
     if out.suffix not in (".npy", ".parquet", ".tif", ".tiff"):
         raise InputError(f"{out}: features are written as .npy, .parquet or .tif, so name it so")
+    is_raster = out.suffix in (".tif", ".tiff")
+    if is_raster and overlap is not None:
+        raise InputError(
+            f"overlap {overlap:g} is of rows, and the windows of a .tif overlap by half: leave it out"
+        )
+    overlap = overlap or 0.0
     for path in feature_files(out):
-        if path.is_file() and not force and out.suffix not in (".tif", ".tiff"):
+        if path.is_file() and not force and not is_raster:
             raise InputError(f"{path} exists: choose another name, or replace it with --force (force=True)")
         refuse_to_replace(path, "features", force)
     raster = prepared_raster(encoder, source, mean, std, size)
     about = dict(written=mark("features"), crs=raster.crs, size=size, overlap=overlap)
     about |= passport_of(encoder, mean, std)
     with model_on_device(encoder, device) as device:
-        if out.suffix in (".tif", ".tiff"):
+        if is_raster:
             out.parent.mkdir(parents=True, exist_ok=True)
             return write_feature_raster(encoder, raster, out, mean, std, size, device, progress)
         rows = window_vectors(encoder, raster, mean, std, size, overlap, device)
