@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RESNETS', 'STRIDES', 'adapt_bands', 'LateModule', 'loaded_late', 'trunk', 'dilate', 'Features', 'own_names', 'put_in',
-           'Encoder', 'projection_head', 'dense_head', 'conv_block', 'ASPP', 'Decoder', 'Segmenter']
+           'Encoder', 'evaluating', 'projection_head', 'dense_head', 'conv_block', 'ASPP', 'Decoder', 'Segmenter']
 
 # %% ../nbs/library/encoders.ipynb #00000002
 import sys
@@ -247,6 +247,21 @@ class Encoder(nn.Module):
             x = layer(x)
             maps.append(x)
         return maps
+
+# %% ../nbs/library/encoders.ipynb #5b1d7c02
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[nn.Module]:
+    """Inside it a network is in evaluation mode; every module gets its own mode back.
+
+    In training mode an image's map would depend on the other images of the batch, through BatchNorm.
+    """
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield network
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 # %% ../nbs/library/encoders.ipynb #00000018
 def projection_head(

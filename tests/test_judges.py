@@ -26,6 +26,7 @@ from rsssl_nb.evaluation.judges import (
     stage_maps,
     standard_judges,
 )
+from rsssl_nb.evaluation.probing import feature_maps
 from rsssl_nb.objectives.regions import sample_points
 
 
@@ -51,6 +52,16 @@ def pixels(textures):
 
 
 # maps
+
+
+@pytest.mark.parametrize("ask", [feature_maps, stage_maps])
+def test_a_call_that_fails_gives_every_module_its_mode_back(ask):
+    encoder = Encoder(bands=4, width=8).train()
+    encoder.layer2.eval()
+    before = [module.training for module in encoder.modules()]
+    with pytest.raises(ValueError, match="takes 4 bands"):
+        ask(encoder, torch.zeros(1, 3, 48, 48))
+    assert [module.training for module in encoder.modules()] == before
 
 
 def test_without_a_frame_the_maps_are_the_encoders_own(encoder):

@@ -27,7 +27,7 @@ from rsssl_nb.mapping import tiling
 from rsssl_nb.mapping.basis import principal_axes
 from rsssl_nb.mapping.boxes import draw_boxes, guided_method, to_map_coordinates
 from rsssl_nb.mapping.embed import embed
-from rsssl_nb.mapping.segment import segment
+from rsssl_nb.mapping.segment import model_on_device, segment
 from rsssl_nb.mapping.stitch import BandSums, encode_shares, map_bands, predictor
 from rsssl_nb.mapping.store import band_folder
 from rsssl_nb.mapping.tiling import (
@@ -683,6 +683,16 @@ def test_boxes_stay_in_their_raster_and_nodata_has_none(grass, tmp_path):
     with pytest.warns(UserWarning, match="n.tif shows nothing but nodata: .* holds no box"):
         out = draw_boxes(method, tmp_path / "n.tif", tmp_path / "n.geojson", **how)
     assert json.loads(out.read_text())["features"] == []
+
+
+def test_a_model_that_was_on_a_device_has_every_mode_back():
+    model = Segmenter(Encoder(bands=4, width=8), 6)
+    model.encoder.layer2.eval()
+    before = [module.training for module in model.modules()]
+    with pytest.raises(KeyError), model_on_device(model, "cpu"):
+        assert not any(module.training for module in model.modules())
+        raise KeyError
+    assert [module.training for module in model.modules()] == before
 
 
 def test_boxes_need_a_grass(grass, tmp_path):

@@ -11,6 +11,7 @@ from rsssl_nb.errors import InputError
 from rsssl_nb.evaluation.referee import (
     logistic_regression,
     nearest_classes,
+    pooled_features,
     referee,
     referee_pixels,
     three_parts,
@@ -44,6 +45,13 @@ def test_validation_is_the_end_of_each_block_of_numbers():
     for row in found:
         assert (row[:39] == "train").all() and row[39] == "" and (row[40:50] == "val").all()
         assert (row[50:52] == "").all() and (row[52:] == "test").all()
+
+
+def test_features_that_fail_leave_the_encoder_its_mode(tmp_path):
+    folder, encoder = folder_of(tmp_path, each=2), Encoder(bands=4, width=8).train()
+    with pytest.raises(ValueError, match="takes 4 bands"):
+        pooled_features(encoder, folder.paths, np.zeros(3), np.ones(3), 40)
+    assert encoder.training
 
 
 def test_a_folder_without_a_validation_part_is_named():

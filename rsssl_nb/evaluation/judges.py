@@ -19,7 +19,7 @@ from ..confusion import class_iou, mean_iou
 from ..data.folders import open_folders
 from ..data.mosaics import make_mosaics, painted_textures, share_no_image
 from ..data.statistics import mean_and_deviation, moments, normalise
-from ..encoders import Encoder
+from ..encoders import Encoder, evaluating
 from ..errors import InputError
 from .evidence import interval
 from .judged import checked_rows
@@ -82,13 +82,12 @@ def stage_maps(encoder, images, frame=0, batch=32):
     cells.
     """
     check_frame(frame, min(images.shape[2:]), encoder.stride)
-    was, parts = encoder.training, []
-    encoder.eval()
-    for some in images.split(batch):
-        maps = encoder.stages(F.pad(some, (frame,) * 4, mode="reflect") if frame else some)
-        cells = [frame * m.shape[-1] // (some.shape[-1] + 2 * frame) for m in maps]
-        parts.append([m[..., c : m.shape[2] - c, c : m.shape[3] - c] for m, c in zip(maps, cells)])
-    encoder.train(was)
+    parts = []
+    with evaluating(encoder):
+        for some in images.split(batch):
+            maps = encoder.stages(F.pad(some, (frame,) * 4, mode="reflect") if frame else some)
+            cells = [frame * m.shape[-1] // (some.shape[-1] + 2 * frame) for m in maps]
+            parts.append([m[..., c : m.shape[2] - c, c : m.shape[3] - c] for m, c in zip(maps, cells)])
     return [torch.cat(maps) for maps in zip(*parts)]
 
 # %% ../../nbs/library/evaluation/judges.ipynb #32df69e7

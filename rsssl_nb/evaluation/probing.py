@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from ..confusion import confusion_matrix, mean_iou
+from ..encoders import evaluating
 from ..objectives.regions import sample_points
 from ..training.health import effective_rank
 from ..training.knn import knn_miou
@@ -18,11 +19,8 @@ from ..training.knn import knn_miou
 @torch.no_grad()
 def feature_maps(encoder: torch.nn.Module, images: torch.Tensor, batch: int = 64) -> torch.Tensor:
     "The maps (n, D, h, w) of images (n, C, H, W) by an encoder in evaluation mode; its mode is put back."
-    training = encoder.training
-    encoder.eval()
-    maps = torch.cat([encoder(part).dense for part in images.split(batch)])
-    encoder.train(training)
-    return maps
+    with evaluating(encoder):
+        return torch.cat([encoder(part).dense for part in images.split(batch)])
 
 
 def pixel_samples(

@@ -15,6 +15,7 @@ from torch import nn
 from ..confusion import confusion_matrix, mean_iou
 from ..data.folders import ImageFolder, read_image
 from ..data.statistics import mean_and_deviation, moments, normalise
+from ..encoders import evaluating
 from ..errors import InputError
 from .evidence import interval
 from .judges import stage_maps
@@ -52,12 +53,11 @@ def pooled_features(
 
     The encoder is asked in evaluation mode, and its mode is put back.
     """
-    was, device, found = encoder.training, next(encoder.parameters()).device, []
-    encoder.eval()
-    for k in range(0, len(paths), batch):
-        images = torch.stack([resized(path, size) for path in paths[k : k + batch]])
-        found.append(encoder(normalise(images, mean, std).to(device)).pooled.double().cpu())
-    encoder.train(was)
+    device, found = next(encoder.parameters()).device, []
+    with evaluating(encoder):
+        for k in range(0, len(paths), batch):
+            images = torch.stack([resized(path, size) for path in paths[k : k + batch]])
+            found.append(encoder(normalise(images, mean, std).to(device)).pooled.double().cpu())
     return torch.cat(found)
 
 # %% ../../nbs/library/evaluation/referee.ipynb #9f69cca2

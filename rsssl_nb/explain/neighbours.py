@@ -17,8 +17,9 @@ import torch
 import torch.nn.functional as F
 
 from ..colours import palette
+from ..encoders import evaluating
 from ..errors import InputError
-from .attribution import clip_box, encoder_of, evaluating, fill_nodata
+from .attribution import clip_box, encoder_of, fill_nodata
 from ..figures import show_heat, show_image, show_images
 from ..objectives.regions import sample_points, window_mean
 from ..objectives.similarity import unit

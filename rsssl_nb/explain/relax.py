@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .attribution import Scalar, encoder_of, evaluating, fill_nodata, likeness, stoppable
+from ..encoders import evaluating
+from .attribution import Scalar, encoder_of, fill_nodata, likeness, stoppable
 
 # %% ../../nbs/library/explain/relax.ipynb #52258b08
 def random_masks(

@@ -16,7 +16,7 @@ import torch
 
 from ..data.passport import like_training
 from ..data.raster import open_raster
-from ..encoders import Segmenter
+from ..encoders import Segmenter, evaluating
 from ..errors import InputError
 from .memory import layer_bytes, weight_bytes
 from .models import ForeignModel
@@ -43,15 +43,14 @@ def model_on_device(model: torch.nn.Module, device: str) -> Iterator[str]:
     Of several processes with GPUs, each has its own.
     """
     device = pick_device(device)
-    training = model.training
     home = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), torch.device("cpu"))
     if device == "cuda":
         device = f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % torch.cuda.device_count()}"
-    model.to(device).eval()
     try:
-        yield device
+        with evaluating(model.to(device)):
+            yield device
     finally:
-        model.to(home).train(training)
+        model.to(home)
 
 # %% ../../nbs/library/mapping/segment.ipynb #b3c8315b
 def segment(
