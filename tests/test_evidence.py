@@ -27,8 +27,15 @@ from rsssl_nb.evaluation.evidence import (  # noqa: E402
     difference_verdict,
     differences,
     ledger,
+    scorecard_test,
 )
-from rsssl_nb.evaluation.mechanisms import MEASURES, average_precision, purity_rank  # noqa: E402
+from rsssl_nb.evaluation.mechanisms import (  # noqa: E402
+    MEASURES,
+    Audit,
+    average_precision,
+    purity_rank,
+    similar_content,
+)
 from rsssl_nb.evaluation.probing import linear_probe  # noqa: E402
 from rsssl_nb.evaluation.scores import scores  # noqa: E402
 
@@ -336,3 +343,23 @@ def test_floors_need_no_network(tmp_path, monkeypatch):
         found["boosting", "all"]["miou"] > 1.5 * found["majority", "all"]["miou"]
         and len(countable_rows(list(found.values()))[0]) == 5
     )
+
+
+def test_views_without_a_label_are_like_nobody():
+    labels = torch.full((4, 8, 8), 255)
+    labels[0], labels[1] = 2, 2
+    seen = similar_content(Audit(None, labels, torch.zeros(4, 4), torch.zeros(4)))
+    for alike in seen.values():
+        assert alike[0, 1] and not alike[2:].any() and not alike[:, 2:].any()
+
+
+def test_a_claim_is_tested_on_the_seeds_that_both_arms_have():
+    test = dict(arm=dict(arm="ours"), against=dict(arm="other"), better=1)
+    card = [
+        dict(data="scenes", arm=a, seed=s, step=70, value=v + 0.001 * s)
+        for a, seeds, v in (("ours", 4, 0.5), ("other", 3, 0.3))
+        for s in range(seeds)
+    ]
+    number, verdict = scorecard_test(test, card)
+    assert number.startswith("+0.200") and "3 seeds" in number and verdict == "yes (scenes)"
+    assert scorecard_test(test, card[:2] + card[4:]) is None

@@ -213,3 +213,10 @@ def test_official_presets_run(name):
     torch.manual_seed(0)
     step = OFFICIAL[name](Encoder(bands=4, width=16))(PAIR, at())
     assert step.loss.isfinite()
+
+
+def test_a_network_keeps_its_mode_where_embedding_fails():
+    method = SimCLR(Encoder(bands=4, width=8)).train()
+    with pytest.raises(ValueError, match="4 bands"):
+        method.embed(torch.zeros(1, 3, 32, 32))
+    assert method.training and all(m.training for m in method.modules())

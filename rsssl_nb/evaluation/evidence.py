@@ -216,7 +216,7 @@ def scorecard_test(test: dict, card: list[dict]) -> tuple[str, str] | None:
             others = last_values(data, test["against"])
         else:
             others = dict.fromkeys(values, test["against"])
-        gaps = [value - others.get(seed, np.nan) for seed, value in values.items()]
+        gaps = [value - others[seed] for seed, value in values.items() if seed in others]
         if len(gaps) < 3 or not np.isfinite(gaps).all():
             continue
         mean = np.mean(gaps)

@@ -242,9 +242,10 @@ def similar_content(audit: Audit) -> dict[str, torch.Tensor]:
     """
     shares = label_shares(audit.labels)
     dominant, known = shares.argmax(1), shares.sum(1) > 0
+    both = known[:, None] & known  # a view without a label is like nobody
     return {
-        "same class": (dominant[:, None] == dominant) & known[:, None] & known,
-        "like labels": histogram_distance(shares) < 0.2,
+        "same class": (dominant[:, None] == dominant) & both,
+        "like labels": (histogram_distance(shares) < 0.2) & both,
     }
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from ..encoders import Encoder
+from ..encoders import Encoder, evaluating
 from ..views.pairs import Pair, Plan
 
 # %% ../../nbs/library/methods/base.ipynb #00000004
@@ -98,12 +98,8 @@ class Method(nn.Module):
 
     def embed(self, images: torch.Tensor) -> torch.Tensor:
         "Pooled features (B, D) of images, without gradient, in evaluation mode; the mode is put back."
-        was = self.training
-        self.eval()
-        with torch.no_grad():
-            found = self.encoder(images).pooled
-        self.train(was)
-        return found
+        with evaluating(self), torch.no_grad():
+            return self.encoder(images).pooled
 
 # %% ../../nbs/library/methods/base.ipynb #0000000f
 def gathered(at: At, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
