@@ -127,9 +127,10 @@ def test_a_run_that_learnt_nothing_or_ends_in_nan_writes_no_weights(tmp_path, mo
     torch.save(kept, last)
     with pytest.raises(ValueError, match="the last weights are not finite"):
         train("pretrain", tmp_path / "bad", resume="auto")
-    spoil(monkeypatch, [0, 0.25, 0.5, 0.75])
-    with pytest.raises(ValueError, match="no loss of the run's 4 steps was finite"):
-        train("pretrain", tmp_path / "none")
+    for bad in ([0.25, 0.5, 0.75], [0, 0.25, 0.5, 0.75]):
+        spoil(monkeypatch, bad)
+        with pytest.raises(ValueError, match=f"not finite in {len(bad)} of the run's 4 steps"):
+            train("pretrain", tmp_path / f"lost-{len(bad)}")
     assert not list(tmp_path.rglob("encoder.safetensors"))
 
 

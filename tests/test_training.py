@@ -679,6 +679,14 @@ def test_the_layout_is_settled_recorded_and_in_force_on_resume(tmp_path):
     assert not run.config.channels_last
 
 
+def test_no_network_is_laid_out_in_a_way_that_crashes_here(monkeypatch):
+    thin = SMALL | dict(width=4)
+    assert not pretrain(SCENE, **thin).config.channels_last
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    with pytest.raises(InputError, match="channels last at width 4 crashes"):
+        pretrain(SCENE, channels_last=True, **thin)
+
+
 def test_crops_teach_their_own_windows_labels_only():
     "A zoomed-out crop shows the ground around its window; the labels there count nowhere."
     labels = np.zeros_like(SCENE.labels)

@@ -279,12 +279,14 @@ def reopen(task: Task, folder: Path, learner: nn.Module, kept: dict | None) -> N
 
 
 def refuse_unlearnt(log: list[dict], learner: nn.Module, way_out: str) -> None:
-    "ValueError, with the way out, when a run ends with weights that are not finite, or skipped every step."
+    "ValueError, with the way out, when a run ends with weights that are not finite, or skipped most steps."
     if not all_finite(learner.state_dict().values()):
         raise ValueError(f"the last weights are not finite, and are not written: {way_out}")
-    if log and not any(math.isfinite(row.get("loss", 0)) for row in log):
+    lost = sum(not math.isfinite(row.get("loss", 0)) for row in log)
+    if lost > len(log) / 2:  # short runs: in longer ones ENOUGH comes first
         raise ValueError(
-            f"no loss of the run's {len(log)} steps was finite, and no weights were written: {way_out}"
+            f"the loss was not finite in {lost} of the run's {len(log)} steps, "
+            f"and no weights were written: {way_out}"
         )
 
 
