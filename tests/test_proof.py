@@ -1,5 +1,6 @@
 "The proof's campaign: its arms, dials and pools, and that its protocol says what they are."
 
+import copy
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -89,6 +90,27 @@ def test_arrangement_is_shared_by_the_asked_share_of_families(monkeypatch):
     content = np.sort(half.images.reshape(512, 4, -1), axis=-1)
     same = (content == content[:, :1]).all((1, 2))
     assert same[:256].mean() > 0.99 and same[256:].mean() < 0.01
+
+
+def test_emulated_bfloat16_is_bfloat16():
+    torch.manual_seed(0)
+    real = torch.nn.Conv2d(8, 16, 3).to(memory_format=torch.channels_last)
+    like = copy.deepcopy(real)
+    trials.emulate_bfloat16(like)
+    x = torch.randn(4, 8, 32, 32).to(memory_format=torch.channels_last)
+
+    def passed(conv, half=True):
+        "The map and the gradients of a pass and back."
+        conv.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            out = conv(x)
+        assert out.dtype == (torch.bfloat16 if half else torch.float32)
+        out.float().square().mean().backward()
+        return torch.cat([out.float().flatten(), *(p.grad.flatten() for p in conv.parameters())])
+
+    plain, half, emulated = passed(real, half=False), passed(real), passed(like)
+    assert passed(like, half=False).equal(plain)
+    assert (emulated - half).norm() < (plain - half).norm() / 5
 
 
 def test_the_protocol_says_what_the_campaign_does():
