@@ -19,6 +19,7 @@ TOLERANCES = (
     (("checkpoints/",), 5e-5),
     (("explain/",), 1e-2),  # differences of losses in single precision
     (("probes/",), 3e-3),  # a share of pixels: one may change its class
+    (("training/glcnet",), 2e-3),  # after three updates; the first losses agree, AdamW magnifies what follows
     (("training/",), 1e-4),
 )
 

@@ -106,6 +106,20 @@ def test_a_signal_ends_a_map_after_a_band(place, tmp_path, number):
     assert not parts.exists()
 
 
+def test_an_interrupt_while_a_module_is_imported_ends_with_its_code(tmp_path):
+    "Modules run text that they made (dataclasses do); Python keeps in mind an interrupt that passed there."
+    (tmp_path / "job.py").write_text(
+        "from rsssl_nb.cli.shared import Group\n"
+        "main = Group('job')\n"
+        "main.command('go')(lambda: exec('raise KeyboardInterrupt'))\n"
+        "main()\n"
+    )
+    where = dict(os.environ, PYTHONPATH=os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
+    line = [sys.executable, "-m", "job", "go"]
+    ended = subprocess.run(line, env=where, capture_output=True, text=True, check=False)
+    assert ended.returncode == 130 and "stopped by Ctrl-C" in ended.stderr, ended.stderr
+
+
 def others(place, out):
     "Commands that keep nothing to go on from, and what each leaves when it is whole."
     image = place / "large/image.tif"

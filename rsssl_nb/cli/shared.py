@@ -204,6 +204,7 @@ class Group(click.Group):
                 return super().invoke(ctx)
         except KeyboardInterrupt as stopped:  # Ctrl-C, or a signal that a job has obeyed
             say(str(stopped) or f"stopped by Ctrl-C {AGAIN}", err=True)
+            exec("")  # noqa: S102 - forgets an interrupt that passed through exec: under -m Python dies of it
             ctx.exit(128 + getattr(stopped, "number", 2))
         except click.ClickException as error:  # click prints it, with the word that it did not know
             error.message = printable(error.message)
