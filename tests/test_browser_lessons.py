@@ -116,7 +116,7 @@ def code_cells(page):
     return [c for c in page.evaluate(CELLS) if c["type"] == "code" and c["source"].strip()]
 
 
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(1200)
 def test_the_tour_from_the_wheel_in_a_browser(address, environment):
     from playwright.sync_api import sync_playwright
 
