@@ -27,7 +27,7 @@ from rsssl_nb.explain.readout import labels_at_cells
 from rsssl_nb.methods.registry import METHODS, make_method, method_options
 from rsssl_nb.training.config import TuneConfig
 from rsssl_nb.training.crops import CropSet, augment
-from rsssl_nb.training.device import native_bfloat16, resolve_precision
+from rsssl_nb.training.device import native_bfloat16, resolve_precision, settle_precision
 from rsssl_nb.training.finetune import STEPS, Finetuning, finetune, load_segmenter
 from rsssl_nb.training.folder import checkpoints, locked, read_config
 from rsssl_nb.training.knn import dense_cells
@@ -685,6 +685,8 @@ def test_no_network_is_laid_out_in_a_way_that_crashes_here(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     with pytest.raises(InputError, match="channels last at width 4 crashes"):
         pretrain(SCENE, channels_last=True, **thin)
+    with pytest.raises(InputError, match="goes on where there is AVX-512"):
+        settle_precision(SimpleNamespace(channels_last=True, precision="no"), "auto", None, "cpu", 4)
 
 
 def test_crops_teach_their_own_windows_labels_only():

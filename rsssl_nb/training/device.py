@@ -168,7 +168,7 @@ def resolve_layout(asked: bool | None, precision: str, device: str, width: int) 
     if asked and too_thin(device, width):
         raise InputError(
             f"channels last at width {width} crashes in this processor's convolutions: leave --channels-last "
-            f"out, or use --width {THIN} or more"
+            f"out, or use --width {THIN} or more; a run that began so goes on where there is AVX-512"
         )
     if asked is not None:
         return asked
@@ -181,7 +181,7 @@ def settle_precision(
     kept, precision: str, channels_last: bool | None, device: str, width: int
 ) -> tuple[str, bool]:
     "Precision and memory layout: as asked, else those of the run that goes on (`kept`), else resolved."
-    if kept and channels_last is None and not too_thin(device, width):
+    if kept and channels_last is None:
         channels_last = kept.channels_last
     channels_last = resolve_layout(channels_last, precision, device, width)
     precision = kept.precision if kept and precision == "auto" else resolve_precision(precision, device)
