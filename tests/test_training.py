@@ -464,7 +464,7 @@ def test_ground_of_its_own_chooses_the_step(files):
     "Held-out windows are whole files, or one end of each file: never single windows among the others."
     scenes = [make_scene(256, seed=s) for s in range(files)]
     pairs, _ = open_pairs(scenes, [s.labels for s in scenes])
-    windows = labelled_windows(pairs, 32, 1.0)
+    windows = labelled_windows(pairs, 32)
     kept, held = hold_out(pairs, windows, 32)
     assert sorted(kept + held.windows) == sorted(windows)
     assert 0.1 < len(held.windows) / len(windows) < 0.35

@@ -246,7 +246,7 @@ def names_of_labels(pairs: list) -> str:
 
 
 def labelled_windows(
-    pairs: list, size: int, fraction=None, subset=None, seed: int = 0, progress: bool = False
+    pairs: list, size: int, fraction=1.0, subset=None, seed: int = 0, progress: bool = False
 ) -> list[tuple]:
     """The windows to learn from, as [(pair number, x, y)]: a share of the grid, or a list or its file.
 
