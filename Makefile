@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test lint house tour quick coverage torture fuzz pages bench docs dashboard refresh clean journey evidence-small evidence-pack evidence evidence-cpu judges proof
+.PHONY: help setup lab test lint house tour suite browser quick coverage torture fuzz pages bench docs dashboard refresh clean journey evidence-small evidence-pack evidence evidence-cpu judges proof
 
 help:
 	@echo "make lab      set up and open JupyterLab on the tour (this machine only, with a token)"
@@ -20,6 +20,8 @@ help:
 	@echo "make test     set up and run everything: lint, every page, export in sync, the suite"
 	@echo "make lint     ruff (rules and format, notebooks too) and mypy"
 	@echo "make house    the counts of the house: sizes, names, circles, annotations, notebooks"
+	@echo "make pages    run every page in a clean kernel, two at a time, and keep nothing"
+	@echo "make suite    the suite without browser; make browser is its other part"
 	@echo "make coverage the quick suite, and the share of lines it runs"
 	@echo "make quick    the suite without pages and browser, under 3 minutes"
 	@echo "make torture  kill training runs and maps at random moments, resume, compare the last bits"
@@ -54,12 +56,21 @@ tour: $(STAMP)
 	@python tests/tour.py runs/tour
 
 test: lint
+	@$(MAKE) --no-print-directory -j2 pages evidence-small
+	@$(MAKE) --no-print-directory -j2 suite browser
+
+suite: $(STAMP)
+	@echo "== suite without browser"
+	@python -m pytest -q -n 2 --dist loadfile -m "not browser"
+
+# In a process of its own, beside the suite: half of its time it waits.
+browser: $(STAMP)
+	@echo "== suite in a real browser"
+	@python -m pytest -q -m browser --ignore=tests/test_browser_pages.py
+
+pages: $(STAMP)
 	@echo "== pages, two at a time, each in a clean kernel"
 	@OMP_NUM_THREADS=1 python tests/pages.py
-	@$(MAKE) --no-print-directory evidence-small
-	@echo "== suite"
-	@python -m pytest -q -m browser --ignore=tests/test_browser_pages.py
-	@python -m pytest -q -n 2 --dist loadfile -m "not browser"
 
 lint: $(STAMP)
 	@echo "== ruff and mypy"

@@ -1,8 +1,14 @@
-"Fixtures shared by the suite: where the real imagery is, and one thread so that runs repeat to the bit."
+"""Fixtures shared by the suite: where the real imagery is.
+
+One thread here and in every process that a test starts: runs repeat to the bit, and workers side by side
+do not wait for each other's cores.
+"""
 
 import os
 import signal
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch

@@ -20,7 +20,7 @@ from rsssl_nb import lessons
 from rsssl_nb.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = "gallery/redundancy.ipynb"  # a quick page with an exercise
+PAGE = "gallery/lejepa.ipynb"  # a quick page with an exercise
 
 
 def run(*args, code=0):
@@ -152,13 +152,13 @@ def test_a_copy_keeps_what_a_student_wrote(tmp_path):
     said = run("copy", tmp_path).stdout
     assert (
         mine.read_bytes() == edited
-        and mine.with_stem("redundancy.new").read_bytes() == ours.read_bytes()
+        and mine.with_stem("lejepa.new").read_bytes() == ours.read_bytes()
         and "kept yours" in said
     )
-    edit(mine.with_stem("redundancy.new"), "...  # your turn", "return 2")  # and wrote in ours, too
+    edit(mine.with_stem("lejepa.new"), "...  # your turn", "return 2")  # and wrote in ours, too
     run("copy", tmp_path)
-    assert "return 2" in mine.with_stem("redundancy.new").read_text()
-    assert mine.with_stem("redundancy.new.new").read_bytes() == ours.read_bytes()
+    assert "return 2" in mine.with_stem("lejepa.new").read_text()
+    assert mine.with_stem("lejepa.new.new").read_bytes() == ours.read_bytes()
     run("copy", tmp_path, "--force")
     assert mine.read_bytes() == ours.read_bytes()
 
@@ -182,7 +182,7 @@ def test_bad_destinations(tmp_path, monkeypatch):
     broken.parent.mkdir(parents=True)
     broken.write_text("no json")
     run("copy", tmp_path / "broken")
-    assert broken.read_text() == "no json" and broken.with_stem("redundancy.new").exists()
+    assert broken.read_text() == "no json" and broken.with_stem("lejepa.new").exists()
 
     def full(source, target):
         raise OSError(errno.ENOSPC, "No space left on device", str(source))
@@ -228,12 +228,12 @@ def test_a_kernel_without_the_package(tmp_path, monkeypatch):
 
 
 ANSWERS = {
-    "anna/redundancy.ipynb": None,
-    "loops-redundancy.ipynb": "while True: pass",
-    "raises-redundancy.ipynb": "raise KeyError(3)",
-    "shape-redundancy.ipynb": "import torch; return torch.ones(7)",
-    "untouched/redundancy.ipynb": "...  # your turn",
-    "cheats-redundancy.ipynb": (
+    "anna/lejepa.ipynb": None,
+    "loops-lejepa.ipynb": "while True: pass",
+    "raises-lejepa.ipynb": "raise KeyError(3)",
+    "shape-lejepa.ipynb": "import torch; return torch.ones(7)",
+    "untouched/lejepa.ipynb": "...  # your turn",
+    "cheats-lejepa.ipynb": (
         "return 0\ndef check(*a): return type('V', (), dict(passed=True, attempted=True, sentence='fine'))"
     ),
 }
@@ -248,15 +248,15 @@ def test_grading(tmp_path):
         shutil.copy(page, tmp_path / file)
         answer = body or "pass\n" + solution
         edit(tmp_path / file, "...  # your turn", f"\n    {answer}")
-    (tmp_path / "torn-redundancy.ipynb").write_text("no json")
+    (tmp_path / "torn-lejepa.ipynb").write_text("no json")
     (tmp_path / "diary.ipynb").write_text("{}")
     rows = {r["file"]: r for r in csv.DictReader(io.StringIO(run("grade", tmp_path).stdout))}
     assert {f: r["verdict"] for f, r in rows.items()} == {
-        "anna/redundancy.ipynb": "passed",
-        "untouched/redundancy.ipynb": "not attempted",
+        "anna/lejepa.ipynb": "passed",
+        "untouched/lejepa.ipynb": "not attempted",
         "diary.ipynb": "not marked",
-        "torn-redundancy.ipynb": "not marked",
-        **{f"{n}-redundancy.ipynb": "failed" for n in ("loops", "raises", "shape", "cheats")},
+        "torn-lejepa.ipynb": "not marked",
+        **{f"{n}-lejepa.ipynb": "failed" for n in ("loops", "raises", "shape", "cheats")},
     }
     said = {f.partition("-")[0]: r["sentence"] for f, r in rows.items()}
     assert (
@@ -266,7 +266,7 @@ def test_grading(tmp_path):
         and "no page" in said["diary.ipynb"]
         and "not a notebook" in said["torn"]
     )
-    assert rows["anna/redundancy.ipynb"]["exercise"] == name
+    assert rows["anna/lejepa.ipynb"]["exercise"] == name
 
 
 def test_grading_what_is_no_folder(tmp_path):
