@@ -204,7 +204,8 @@ NEW_HOMES = {
         ),
     },
     "widgets.features": {
-        "explain.readout": "labels_at_cells cell_labels=labels_at_cells read_out=linear_read_out",
+        "explain.readout": "read_out=linear_read_out",
+        "training.knn": "labels_at_cells=cell_labels cell_labels",
         "widgets.features": (
             "ask=saliency_question company=comparison_rows marks=match_quality matched=true_match"
         ),

@@ -22,7 +22,6 @@ from rsssl_nb.errors import InputError
 from rsssl_nb.explain.readout import (
     features_at,
     label_maps,
-    labels_at_cells,
     linear_read_out,
     right_share,
 )
@@ -30,6 +29,7 @@ from rsssl_nb.figures import picture_type
 from rsssl_nb.methods.glcnet import GLCNet
 from rsssl_nb.methods.grass import GraSS
 from rsssl_nb.methods.simclr import SimCLR
+from rsssl_nb.training.knn import cell_labels
 from rsssl_nb.views.geometry import view_affine
 from rsssl_nb.views.pairs import overlap_iou
 from rsssl_nb.widgets import explorer
@@ -843,10 +843,10 @@ def test_matches_are_marked_on_the_ground(net):
 
 def test_cell_labels_and_read_out(net):
     labels = np.repeat(np.repeat(np.uint8([[0, 1], [255, 2]]), 16, 0), 16, 1)
-    assert labels_at_cells(labels, 2, 2).tolist() == [[0, 1], [255, 2]]
+    assert cell_labels(labels, 2, 2).tolist() == [[0, 1], [255, 2]]
     dense = torch.randn(64, 4, 4, generator=torch.Generator().manual_seed(0))
     model = linear_read_out(net, dense, labels, 3)
-    at = labels_at_cells(labels, 4, 4)
+    at = cell_labels(labels, 4, 4)
     assert (
         torch.equal(model.decoder(dense[None])[0].argmax(0)[at != 255], at[at != 255])
         and linear_read_out(model, None, None, 0) is model

@@ -23,7 +23,6 @@ from rsssl_nb.data.scenes import make_scene
 from rsssl_nb.data.write import write_raster
 from rsssl_nb.encoders import Encoder
 from rsssl_nb.errors import InputError
-from rsssl_nb.explain.readout import labels_at_cells
 from rsssl_nb.methods.registry import METHODS, make_method, method_options
 from rsssl_nb.training.config import TuneConfig
 from rsssl_nb.training.crops import CropSet, augment
@@ -346,7 +345,8 @@ def test_each_cell_of_a_probe_has_the_label_in_its_middle(size, stride):
     labels = torch.arange(2 * h * w).view(2, h, w)
     features, found = dense_cells(encoder, images, labels, ignore=-1)
     rows, cols = encoder.eval()(images).dense.shape[-2:]
-    middle = labels_at_cells(labels[1].numpy(), rows, cols).flatten()
+    y, x = (np.floor((np.arange(n) + 0.5) * side / n).astype(int) for n, side in ((rows, h), (cols, w)))
+    middle = torch.tensor([[labels[1, j, i] for i in x] for j in y]).flatten()
     assert len(features) == len(found) and torch.equal(found[-len(middle) :], middle)
 
 

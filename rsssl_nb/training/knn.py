@@ -10,14 +10,16 @@ import torch
 from torch import nn
 
 from ..confusion import confusion_matrix, mean_iou
+from ..networks import evaluating
 
 # %% ../../nbs/library/training/knn.ipynb #cd92e2df
-def cell_labels(labels: torch.Tensor, h: int, w: int) -> torch.Tensor:
-    "The label at the middle of each of h x w feature cells: (B, H, W) to (B, h, w)."
-    height, width = labels.shape[1:]
+def cell_labels(labels, h: int, w: int) -> torch.Tensor:
+    "The label at the middle of each of h x w feature cells: array or tensor (..., H, W) to (..., h, w)."
+    labels = torch.as_tensor(labels)
+    height, width = labels.shape[-2:]
     rows = (2 * torch.arange(h) + 1) * height // (2 * h)
     cols = (2 * torch.arange(w) + 1) * width // (2 * w)
-    return labels[:, rows][:, :, cols]
+    return labels[..., rows[:, None], cols]
 
 
 @torch.no_grad()
@@ -28,12 +30,10 @@ def dense_cells(
 
     `labels` (B, H, W), those of `ignore` left out. The encoder is in evaluation mode; its mode is put back.
     """
-    was = encoder.training
-    encoder.eval()
-    dense = torch.cat([encoder(x).dense for x in images.split(batch)])
-    encoder.train(was)
+    with evaluating(encoder):
+        dense = torch.cat([encoder(x).dense for x in images.split(batch)])
     flat = dense.permute(0, 2, 3, 1).flatten(0, 2)
-    y = cell_labels(torch.as_tensor(labels), *dense.shape[-2:]).flatten().long()
+    y = cell_labels(labels, *dense.shape[-2:]).flatten().long()
     return torch.nn.functional.normalize(flat[y != ignore], eps=1e-6), y[y != ignore]
 
 

@@ -250,9 +250,9 @@ def labelled_windows(
 ) -> list[tuple]:
     """The windows to learn from, as [(pair number, x, y)]: a share of the grid, or a list or its file.
 
-    `pairs` are (Raster, labels) with equal height and width. A share is taken of the grid's windows that hold
-    labels; what is listed several times counts once, with a Note. InputError names a listed window on no
-    image, and says when no window holds a label.
+    `pairs` are (Raster, labels) with equal height and width. A share, all by default, is taken of the grid's
+    windows that hold labels; what is listed several times counts once, with a Note. InputError names a
+    listed window on no image, and says when no window holds a label.
     """
     stems = {one_name(Path(str(r.path))): i for i, (r, _) in enumerate(pairs) if r.path}
     if subset is None:

@@ -18,6 +18,7 @@ import torch
 from ..confusion import class_iou, mean_iou
 from ..data.statistics import normalise
 from ..files import write_aside
+from ..networks import evaluating
 from ..notebook import show_figure
 from .labelled import read_windows
 from .validation import MOST, window_confusion
@@ -79,11 +80,9 @@ def show_predictions(model, pairs: list, windows: list, size: int, rows: int = 3
     images, labels = read_windows(pairs, windows, size)
     kinds = [len(np.unique(one[one != 255])) * (one != 255).mean() for one in labels.numpy()]
     chosen = np.argsort(kinds, kind="stable")[::-1][:rows].tolist()
-    was = model.training
-    model.eval()
     ready = normalise(images[chosen].to(device), model.mean.flatten(), model.std.flatten())
-    drawn = model(ready).argmax(1).cpu().byte()
-    model.train(was)
+    with evaluating(model):
+        drawn = model(ready).argmax(1).cpu().byte()
     drawn[images[chosen].isnan().all(1)] = 255
     bands = (0, 1, 2) if images.shape[1] >= 3 else (0, 0, 0)
     how = dict(classes=model.classes, colors=list(model.colors) or None)

@@ -22,6 +22,7 @@ from ..data.labels import Classes
 from ..data.statistics import image_statistics, normalise
 from ..encoders import Encoder
 from ..errors import InputError
+from ..networks import evaluating
 from ..notebook import bar_over
 from .knn import knn_miou
 from rsssl_nb.training.labelled import (
@@ -197,16 +198,13 @@ def window_confusion(
     progress: bool = False,
 ) -> torch.Tensor:
     "The confusion matrix (K, K) of a segmenter on labelled windows, rows truth, read as they are looked at."
-    was = model.training
-    model.eval()
     n = len(model.classes)
     table = torch.zeros(n, n, dtype=torch.long)
-    with bar_over(range(0, len(windows), batch), "outcome", "batch", progress) as turns:
+    with evaluating(model), bar_over(range(0, len(windows), batch), "outcome", "batch", progress) as turns:
         for k in turns:
             images, labels = read_windows(pairs, windows[k : k + batch], size)
             ready = normalise(images.to(device), model.mean.flatten(), model.std.flatten())
             table += confusion_matrix(labels, model(ready).argmax(1).cpu(), n, 255)
-    model.train(was)
     return table
 
 
