@@ -172,8 +172,8 @@ def rows_of(campaign, kind, arm, seed, asked, stop):
 
 
 def queue(campaign, asked):
-    "Works through what is left, within the budget. Gives how many jobs are left, and what failed."
-    deadline, left, failed = time.time() + asked.budget, 0, []
+    "Works through what is left, within the budget. Gives what failed, in sentences."
+    deadline, failed = time.time() + asked.budget, []
     pause = asked.work / "pause"
     failed += left_alone(campaign, asked)
 
@@ -187,7 +187,6 @@ def queue(campaign, asked):
         there = read_rows(asked.results, campaign.files())
         if done(campaign, *job, there):
             continue
-        left += 1
         if hours_used(campaign, there) >= campaign.ceiling:
             failed.append(f"{name_of(job)}: {campaign.ceiling:g} core-hours are used")
             continue
@@ -206,11 +205,16 @@ def queue(campaign, asked):
             while pause.exists() and time.time() < deadline:
                 time.sleep(1)
         if rows:
-            left -= 1
             mine = [r for r in rows if r["method"] == arm.name]
             told = ", ".join(f"{r['judge']} {r['labels']}: {r['value']:.3f}" for r in mine)
             print(f"{name_of(job)}: {told}", flush=True)
-    return left, failed
+    return failed
+
+
+def count_left(campaign, asked):
+    "How many of the jobs that are asked for lack rows."
+    there = read_rows(asked.results, campaign.files())
+    return sum(not done(campaign, *job, there) for job in jobs_of(campaign, asked))
 
 
 def name_of(job):
@@ -386,14 +390,14 @@ def carry_out(campaign, asked, show, argv=None):
         return sys.exit(0 if again(campaign, asked) else 1)
     command = [sys.executable, sys.argv[0], *(sys.argv[1:] if argv is None else argv), "--workers", "1"]
     others = [subprocess.Popen(command) for _ in range(asked.workers - 1)]
-    left, failed = queue(campaign, asked)
+    failed = queue(campaign, asked)
     for other in others:
-        if other.wait() < 0:
-            failed.append(
-                f"a worker was killed (signal {-other.returncode}): its run goes on with the next call"
-            )
+        if code := other.wait():
+            how = f"was killed (signal {-code})" if code < 0 else f"ended with code {code}"
+            failed.append(f"a worker {how}: its run goes on with the next call")
     for sentence in failed:
         print(f"left out: {sentence}")
+    left = count_left(campaign, asked)
     print(f"{left} jobs left" + (": call again" if left else ""))
     return None
 

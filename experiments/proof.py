@@ -172,9 +172,9 @@ def false_arms():
 
 
 def role(method):
-    "What an arm of a dial is to its method: simclr, placebo, ceiling or rule."
-    if method == "simclr":
-        return "simclr"
+    "What an arm of a dial is to its method: simclr, placebo, ceiling or rule; FALSE's own has its gate."
+    if method in ("simclr", "false"):
+        return "gated" if method == "false" else "simclr"
     if method in PLACEBOS:
         return "placebo"
     return "ceiling" if method.endswith(("-every", "-class", "-oracle")) else "rule"
@@ -211,7 +211,7 @@ def arrangement_arms():
 
 def judges_options(method):
     "The options that the positive controls give to a method."
-    return dict(objective="infonce", head_norm=False) if method.startswith("ssccl") else {}
+    return controls.INFONCE if method.startswith("ssccl") else {}
 
 
 def crop_arms():

@@ -60,6 +60,7 @@ def tables_of(results):
     tables = {"proof-arms": as_table(main, judge_power(main)) or "pending"}
     tables["proof-verdicts"] = arm_verdict_table(arm_verdicts(main))
     tables["proof-power"] = power_table(main)
+    tables["proof-stages"] = arm_verdict_table(arm_verdicts(cpu_rows(cpu), asked=STAGES[1:]))
     tables["proof-alive"] = alive_table([*cpu, *controls])
     tables["proof-learnt"] = learnt_table(results)
     for world in ("long", "imagenet", "continued"):
@@ -68,6 +69,11 @@ def tables_of(results):
     tables["proof-hours"] = hours_sentence(cpu, dials)
     tables["proof-doses"] = "\n".join(f"- {dose_sentence(dials, controls, dial)}" for dial in DIALS)
     return tables | tuning_tables(results)
+
+
+def cpu_rows(rows):
+    "The rows of the main arms, under whatever judge."
+    return [r for r in rows if r["world"] == "cpu"]
 
 
 def alive_table(rows):

@@ -321,8 +321,8 @@ def asked_for(campaign_, tmp_path, *given):
 def test_a_queue_does_each_job_once_names_what_fails_and_goes_on(stack, tmp_path, capsys):
     made = a_campaign(stack, OneNumber(), broken=("vicreg",))
     asked = asked_for(made, tmp_path)
-    left, failed = campaigns.queue(made, asked)
-    assert left == 2 and failed[0] == "rsscn7-vicreg seed 0: the disk is full"
+    failed = campaigns.queue(made, asked)
+    assert campaigns.count_left(made, asked) == 2 and failed[0] == "rsscn7-vicreg seed 0: the disk is full"
     assert failed[1:] == ["rsscn7-vicreg seed 0, late: the disk is full"]
     rows = keeping.read_rows(tmp_path, ["judges.json"])
     found = {(r["method"], r["judge"]) for r in rows}
@@ -330,7 +330,7 @@ def test_a_queue_does_each_job_once_names_what_fails_and_goes_on(stack, tmp_path
     assert all(r["protocol"] == 7 and r["device"] and r["commit"] for r in rows)
     assert all(r["minutes"] >= 0 and len(r["log"]) == 16 for r in rows if r["judge"] == "scene")
     before = (tmp_path / "judges.json").read_bytes()
-    assert campaigns.queue(made, asked)[0] == 2 and (tmp_path / "judges.json").read_bytes() == before
+    assert campaigns.queue(made, asked) == failed and (tmp_path / "judges.json").read_bytes() == before
     capsys.readouterr()
     campaigns.status(made, asked)
     told = capsys.readouterr().out.splitlines()
@@ -357,9 +357,11 @@ def test_a_pause_stops_with_a_checkpoint_and_the_queue_goes_on(stack, tmp_path):
     made = a_campaign(stack, OneNumber(), ("simclr",))
     asked = asked_for(made, tmp_path, "--budget", "3")
     campaigns.carry_out(made, asked_for(made, tmp_path, "pause"), None)
-    assert campaigns.queue(made, asked)[0] == 2 and not (tmp_path / "judges.json").exists()
+    campaigns.queue(made, asked)
+    assert campaigns.count_left(made, asked) == 2 and not (tmp_path / "judges.json").exists()
     campaigns.carry_out(made, asked_for(made, tmp_path, "go"), None)
-    assert campaigns.queue(made, asked_for(made, tmp_path))[0] == 0
+    campaigns.queue(made, asked_for(made, tmp_path))
+    assert campaigns.count_left(made, asked) == 0
 
 
 def test_a_run_made_again_has_the_same_values(stack, tmp_path, capsys):
@@ -382,14 +384,14 @@ def test_a_late_job_finds_its_run_by_whichever_code_and_trains_it_where_it_is_go
     asked = asked_for(made, tmp_path)
     campaigns.queue(replace(made, late={}), asked)
     monkeypatch.setattr(campaigns, "code_version", lambda: "another")
-    assert campaigns.queue(made, asked) == (0, [])
+    assert campaigns.queue(made, asked) == [] and campaigns.count_left(made, asked) == 0
     gone = replace(made, protocol=8, late={"late": made.late["late"]})
     rows = [
         dict(r, protocol=8) for r in keeping.read_rows(tmp_path, ["judges.json"]) if r["judge"] == "scene"
     ]
     (tmp_path / "judges.json").write_text(json.dumps(rows))
     asked.work = tmp_path / "elsewhere"
-    assert campaigns.queue(gone, asked) == (0, [])
+    assert campaigns.queue(gone, asked) == [] and campaigns.count_left(gone, asked) == 0
     late = [r for r in keeping.read_rows(tmp_path, ["judges.json"]) if r["judge"] == "late"]
     assert late[-1]["trained"] == "another" and len(list(asked.work.glob("rsscn7-simclr-0-another"))) == 1
 
@@ -403,7 +405,7 @@ def test_another_machine_goes_on_from_the_rows_alone(stack, tmp_path):
     campaigns.queue(replace(made, arms=made.arms[:1]), first)
     there = (tmp_path / "judges.json").read_text()
     other = asked_for(made, tmp_path, "--work", str(tmp_path / "elsewhere"))
-    assert campaigns.queue(made, other) == (0, []) and there != (tmp_path / "judges.json").read_text()
+    assert campaigns.queue(made, other) == [] and there != (tmp_path / "judges.json").read_text()
     assert not list(other.work.glob("rsscn7-simclr-*")) and list(other.work.glob("rsscn7-false-*"))
 
 
@@ -466,8 +468,10 @@ def test_a_run_that_diverges_is_named_and_the_rest_goes_on(stack, tmp_path):
         raise ValueError("the loss was not finite 10 times")
 
     arms = [replace(a, make=diverges) if a.name == "vicreg" else a for a in made.arms]
-    left, failed = campaigns.queue(replace(made, arms=arms), asked_for(made, tmp_path))
-    assert left == 1 and failed == ["rsscn7-vicreg seed 0: the loss was not finite 10 times"]
+    made = replace(made, arms=arms)
+    failed = campaigns.queue(made, asked_for(made, tmp_path))
+    assert campaigns.count_left(made, asked_for(made, tmp_path)) == 1
+    assert failed == ["rsscn7-vicreg seed 0: the loss was not finite 10 times"]
 
 
 def test_a_killed_worker_frees_its_job_and_is_named(tmp_path, capsys, monkeypatch):
@@ -477,6 +481,9 @@ def test_a_killed_worker_frees_its_job_and_is_named(tmp_path, capsys, monkeypatc
     monkeypatch.setattr(campaigns.subprocess, "Popen", lambda _: started([sys.executable, "-c", code]))
     campaigns.carry_out(replace(judges.CAMPAIGN, arms=[]), asked, None, [])
     assert "left out: a worker was killed (signal 9)" in capsys.readouterr().out
+    monkeypatch.setattr(campaigns.subprocess, "Popen", lambda _: started([sys.executable, "-c", "1 / 0"]))
+    campaigns.carry_out(replace(judges.CAMPAIGN, arms=[]), asked, None, [])
+    assert "left out: a worker ended with code 1" in capsys.readouterr().out
     holds = "import sys, os, signal; from rsssl_nb.training.folder import locked\nwith locked(sys.argv[1]): "
     job = str(tmp_path / "work/job-run-x-0")
     campaigns.subprocess.run([sys.executable, "-c", f"{holds}os.kill(os.getpid(), signal.SIGKILL)", job])

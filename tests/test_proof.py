@@ -113,6 +113,15 @@ def test_emulated_bfloat16_is_bfloat16():
     assert (emulated - half).norm() < (plain - half).norm() / 5
 
 
+def test_convolutions_that_fill_up_their_own_edges_are_left_alone():
+    same = pytest.importorskip("timm.layers").Conv2dSame(3, 4, 5, stride=2)
+    x, both = torch.randn(1, 3, 7, 7), torch.nn.Sequential(same, torch.nn.Conv2d(4, 4, 1))
+    plain = both(x)
+    trials.emulate_bfloat16(both)
+    assert plain.shape == (1, 4, 4, 4) and both(x).equal(plain)
+    assert "forward" in vars(both[1]) and "forward" not in vars(same)
+
+
 def test_the_protocol_says_what_the_campaign_does():
     text = (EXPERIMENTS / "PROTOCOL.md").read_text()
     assert f"version {proof.PROTOCOL}" in text

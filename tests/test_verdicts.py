@@ -124,8 +124,9 @@ def test_too_few_seeds_give_no_verdict_and_no_number_that_is_none(seeds, words):
 def test_a_method_that_fails_its_own_control_is_a_defect_to_find():
     rows = made({**GOOD, "false": 0.521})
     assert control_sentence(rows, FALSE_).endswith(
-        "The ceiling passes and false gains nothing: a defect to find."
+        "false is not shown to gain (+0.001): a defect to find, or a gain smaller than three seeds show."
     )
+    assert control_sentence(made({**GOOD, "false": 0.4}), FALSE_).endswith("(-0.120): a defect to find.")
     assert "defect" not in control_sentence(made(GOOD), FALSE_)
     assert "defect" not in control_sentence(made({**GOOD, "false": 0.521}, seeds=1), FALSE_)
     assert control_sentence(made({"simclr": 0.3, "grass": 0.3}, 3, GRASS), GRASS).endswith(

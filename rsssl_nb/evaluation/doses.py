@@ -145,7 +145,10 @@ FALSE_DIALS = (
         fixed={("told", 1): "false-oracle", ("told", 18): "false-every"},
         log=True,
     ),
-    Dial("false", "classes", "classes in play", (2, 4), "part of RSSCN7, 64 px, 1 000 steps", arms=UNTOLD),
+    Dial(
+        *("false", "classes", "classes in play", (2, 4), "part of RSSCN7, 64 px, 1 000 steps"),
+        arms=("gated", "placebo", "ceiling"),
+    ),
 )
 GRASS_DIALS = (
     Dial(
@@ -196,7 +199,7 @@ def arrangement_dial(method: str) -> Dial:
 def crop_dial(method: str, judge: str, labels: int) -> Dial:
     "The dial of a method along the smallest crop, under a judge."
     words, values = "smallest crop, share of the window", (0.08, 0.2, 0.4, 0.7)
-    where, arms = "RSSCN7, 64 px, 500 steps", ("rule",)
+    where, arms = "RSSCN7, 64 px, 500 steps", ("gated" if method == "false" else "rule",)
     return Dial(method, "scale", words, values, where, judge=judge, labels=labels, arms=arms)
 
 
@@ -282,12 +285,17 @@ def gain_in_words(gaps: np.ndarray) -> str:
 
 
 def threshold_sentence(points: list[dict], smallest: float | None) -> str:
-    "Where told points of three seeds leave zero, and where they reach what three seeds show; or nothing."
+    """Where told points of three seeds leave zero, and where they reach what three seeds show; or nothing.
+
+    One such point alone does not say where gains begin.
+    """
     told = [p for p in points if p["arm"] in ("told", "ceiling") and len(p["gaps"]) > 2]
     gains = [(p["x"], *gap_interval(p["gaps"])) for p in sorted(told, key=lambda p: p["x"])]
     clear = next((f"{x:g}" for x, mean, half in gains if mean > half), "nowhere")
     if not gains or smallest is None:
         return ""
+    if len(gains) == 1:
+        return f" Of told points that at {gains[0][0]:g} alone has three seeds: where gains begin is pending."
     shown = next((f"{x:g}" for x, mean, _ in gains if mean >= smallest), "nowhere")
     return (
         f" Told points leave zero first at: {clear}; "

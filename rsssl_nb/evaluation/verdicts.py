@@ -271,15 +271,19 @@ def seen_by(rows: list[dict]) -> str:
     return "; ".join(told)
 
 
-def show_methods(rows: list[dict], title: str = "", controls: tuple = CONTROLS, ax=None):
+def show_methods(
+    rows: list[dict], title: str = "", controls: tuple = CONTROLS, ax=None, only: set | None = None
+):
     """The methods of one judge at one number of labels, a row each, as a Picture.
 
-    Dots are seeds, bars means; pixels alone, `random` and SimCLR stand first. "pending" where no row is.
+    Dots are seeds, bars means; pixels alone, `random` and SimCLR stand first. `only`: the methods drawn; what
+    three seeds show is of all rows. "pending" where no row is.
     """
     from rsssl_nb.figures import new_axes, plain
 
     order = list(ROLES)
-    methods = sorted({r["method"] for r in rows}, key=lambda m: (order.index(role_of(m, controls)), m))
+    methods = {r["method"] for r in rows if only is None or r["method"] in only}
+    methods = sorted(methods, key=lambda m: (order.index(role_of(m, controls)), m))
     asked = {(r["judge"], r["labels"]) for r in rows}
     told = metric_of(*asked.pop()) if len(asked) == 1 else ""
     ax = new_axes((4.6, 0.7 + 0.28 * max(1, len(methods))), ax)
@@ -405,7 +409,7 @@ def floor_sentence(rows: list[dict]) -> str:
 def control_sentence(rows: list[dict], control: Control) -> str:
     """What the rows say of a control and what its judge can show, in a sentence or two.
 
-    A method that gains nothing where its ceiling passes is called a defect to find, not a verdict.
+    A method that is not shown to gain where its ceiling passes has a defect, or a gain too small to show.
     """
     told = {v["method"]: v for v in control_verdicts(rows, control)}
     name, where = control.method, f"{control.world}, {control.judge} at {control.labels} labels"
@@ -423,5 +427,7 @@ def control_sentence(rows: list[dict], control: Control) -> str:
     text += f"; pending: {', '.join(lacking)}." if lacking else "."
     passes = told.get(control.ceiling, {}).get("verdict", "").startswith("ceiling passes")
     if passes and told.get(name, {}).get("verdict") in ("no difference", "worse"):
-        text += f" The ceiling passes and {name} gains nothing: a defect to find."
+        gap, less = signed(told[name]["gap"]), told[name]["verdict"] == "worse"
+        text += f" The ceiling passes and {name} is {'behind' if less else 'not shown to gain'} ({gap}): "
+        text += "a defect to find" + ("." if less else ", or a gain smaller than three seeds show.")
     return text
