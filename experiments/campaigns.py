@@ -23,6 +23,7 @@ from keeping import done, keep_rows, key_of, merge, read_rows
 from trials import ROOT, common_to, facts_of, judged, machine, measured, tidy, trained, untrained
 
 from rsssl_nb.errors import InputError
+from rsssl_nb.files import write_aside
 from rsssl_nb.training.folder import code_version, locked
 
 
@@ -143,11 +144,19 @@ def run(campaign, arm, seed, folder, asked, stop):
 
 
 def train(campaign, arm, seed, folder, asked, stop):
-    "What `trained` gives of a run in a folder; its protocol is noted beside it."
-    note = folder.parent / f"{folder.name}.protocol"
+    """What `trained` gives of a run in a folder; its protocol is noted beside it.
+
+    InputError for a folder of another protocol.
+    """
+    note, version = folder.parent / f"{folder.name}.protocol", f"{campaign.version(arm.world)}"
     folder.parent.mkdir(parents=True, exist_ok=True)
     if not note.exists():
-        note.write_text(f"{campaign.version(arm.world)}\n")
+        write_aside(note, lambda aside: aside.write_text(f"{version}\n"))
+    if (told := note.read_text().strip()) != version:
+        raise InputError(
+            f"{folder.name} was begun under protocol {told}, this one is {version}: commit the change, "
+            "so that its runs have folders of their own"
+        )
     world = campaign.worlds[arm.world]
     return trained(world, arm, seed, folder, pool_of(world), asked.precision, stop, asked.steps)
 
@@ -224,7 +233,10 @@ def name_of(job):
 
 
 def left_alone(campaign, asked):
-    "Sentences on rows of another protocol and on broken-off runs of another commit, which stay as they are."
+    """Sentences on rows of another protocol, and on runs of another commit without rows.
+
+    They were broken off, or not judged, and stay as they are.
+    """
     found = []
     rows = [r for r in read_rows(asked.results, campaign.files()) if r["world"] in campaign.worlds]
     if other := sum(r["protocol"] != campaign.version(r["world"]) for r in rows):
@@ -233,11 +245,11 @@ def left_alone(campaign, asked):
         if kind != "run" or done(campaign, kind, arm, seed, rows):
             continue
         mine = folder_of(asked, arm, seed)
-        for folder in folders_of(campaign, asked.work, arm, seed, False):
-            if folder != mine:
-                found.append(
-                    f"{folder.name}, broken off under another commit: check that out to go on with it"
-                )
+        for ended, words in ((False, "broken off"), (True, "trained and not judged")):
+            goal = "judge it" if ended else "go on with it"
+            for folder in folders_of(campaign, asked.work, arm, seed, ended):
+                if folder != mine:
+                    found.append(f"{folder.name}, {words} under another commit: check that out to {goal}")
     return found
 
 

@@ -438,11 +438,22 @@ def test_a_run_broken_off_under_another_commit_is_kept_apart_and_named(stack, tm
     old = campaigns.folder_of(asked, made.arms[0], 0)
     trials.trained(world, made.arms[0], 0, old, stack, "no", stop.pop)
     monkeypatch.setattr(campaigns, "code_version", lambda: "another")
-    left, failed = campaigns.queue(made, asked)
-    assert left == 0 and failed == [
+    assert campaigns.queue(made, asked) == [
         f"{old.name}, broken off under another commit: check that out to go on with it"
     ]
     assert not (old / "encoder.safetensors").exists()
+
+
+def test_a_run_that_nobody_judged_is_named_and_one_of_another_protocol_refused(stack, tmp_path, monkeypatch):
+    made = replace(a_campaign(stack, OneNumber(), ("simclr",)), late={})
+    asked = asked_for(made, tmp_path)
+    old = campaigns.folder_of(asked, made.arms[0], 0)
+    campaigns.train(made, made.arms[0], 0, old, asked, lambda: False)
+    said = f"{old.name}, trained and not judged under another commit: check that out to judge it"
+    assert campaigns.left_alone(made, asked) == []
+    assert "begun under protocol 7, this one is 8" in campaigns.queue(replace(made, protocol=8), asked)[0]
+    monkeypatch.setattr(campaigns, "code_version", lambda: "another")
+    assert campaigns.left_alone(made, asked) == [said]
 
 
 def test_a_full_disk_leaves_the_rows_as_they_were_and_the_rest_goes_on(stack, tmp_path, monkeypatch):
@@ -455,10 +466,12 @@ def test_a_full_disk_leaves_the_rows_as_they_were_and_the_rest_goes_on(stack, tm
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(keeping, "write_aside", full)
-    left, failed = campaigns.queue(made, asked)
-    assert left == 1 and failed == ["rsscn7-simclr seed 0: [Errno 28] No space left on device"]
+    assert campaigns.queue(made, asked) == ["rsscn7-simclr seed 0: [Errno 28] No space left on device"]
+    assert campaigns.count_left(made, asked) == 1
     assert {r["method"] for r in json.loads((tmp_path / "judges.json").read_text())} == {"false"}
-    assert campaigns.queue(made, asked)[0] == 0  # the run is there, so it is judged alone
+    assert (
+        campaigns.queue(made, asked) == [] and campaigns.count_left(made, asked) == 0
+    )  # the run is there, so it is judged alone
 
 
 def test_a_run_that_diverges_is_named_and_the_rest_goes_on(stack, tmp_path):
@@ -509,7 +522,8 @@ def test_the_hours_end_at_the_ceiling_and_what_is_dropped_is_said(stack, tmp_pat
     rows = [dict(r, minutes=20) for r in json.loads((tmp_path / "judges.json").read_text())]
     rows = [r for r in rows if r["method"] == "false"]
     (tmp_path / "judges.json").write_text(json.dumps(rows))
-    assert campaigns.queue(made, asked) == (1, ["rsscn7-simclr seed 0: 0.25 core-hours are used"])
+    assert campaigns.queue(made, asked) == ["rsscn7-simclr seed 0: 0.25 core-hours are used"]
+    assert campaigns.count_left(made, asked) == 1
 
 
 def test_a_run_keeps_its_method_on_the_way(stack, tmp_path):
