@@ -20,7 +20,18 @@ import numpy as np
 import torch
 from budgets import budget_lines, hours_used, part_of
 from keeping import done, keep_rows, key_of, merge, read_rows
-from trials import ROOT, common_to, facts_of, judged, machine, measured, tidy, trained, untrained
+from trials import (
+    ROOT,
+    common_to,
+    facts_of,
+    judged,
+    machine,
+    measured,
+    precision_here,
+    tidy,
+    trained,
+    untrained,
+)
 
 from rsssl_nb.errors import InputError
 from rsssl_nb.files import write_aside
@@ -315,13 +326,15 @@ def sign_of(campaign, asked, arm, seed, rows):
 def again(campaign, asked):
     """Runs one job drawn at random anew, in a folder of its own, and compares its rows with those kept.
 
-    Only jobs of this make of processor are drawn: others give other last bits. True where each value is the
-    same.
+    Only jobs of this make of processor and precision are drawn: others give other last bits. True where each
+    value is the same.
     """
-    rows = [r for r in read_rows(asked.results, campaign.files()) if r.get("device") == machine()]
+    here = machine(), precision_here(asked.precision)
+    rows = read_rows(asked.results, campaign.files())
+    rows = [r for r in rows if (r.get("device"), r.get("precision")) == here]
     there = [j for j in jobs_of(campaign, asked) if j[0] == "run" and j[1].make and done(campaign, *j, rows)]
     if not there:
-        raise SystemExit(f"no run was made on {machine()}: nothing to be run again here")
+        raise SystemExit(f"no run was made on {here[0]} in {here[1]}: nothing to be run again here")
     kind, arm, seed = there[np.random.default_rng().integers(len(there))]
     folder = asked.work / "again" / f"{arm.label}-{seed}-{time.time_ns()}"
     print(f"{arm.label} seed {seed}, made again:", flush=True)

@@ -219,7 +219,7 @@ def start(world, arm, config, stack):
         method.register_forward_pre_hook(lambda m, args: setattr(m, "labels", stack.told(len(args[0]))))
     method = method.to(memory_format=torch.channels_last)
     method.fits((config.size, config.size))
-    if config.precision == "bf16" and not native_bfloat16("cpu"):
+    if precision_here(config.precision) == "bf16 emulated":
         emulate_bfloat16(method)
     return engine, method, make_optimiser(method, config.optimizer, config.lr, config.weight_decay)
 
@@ -259,11 +259,18 @@ def minutes_of(log):
     return round(float(np.where(steps < 0, seconds, steps).sum()) / 60, 2)
 
 
+def precision_here(precision):
+    "A precision as rows tell it: whether this processor emulates it."
+    emulated = precision == "bf16" and not native_bfloat16("cpu")
+    return f"{precision} emulated" if emulated else precision
+
+
 def facts_of(config, log):
     "What the rows of a run say of it: steps, minutes, precision, and the hash of its losses."
     losses = json.dumps([[row["step"], row["loss"]] for row in log])
     told = hashlib.sha256(losses.encode()).hexdigest()[:16]
-    return dict(steps=config.total, minutes=minutes_of(log), precision=config.precision, log=told)
+    precision = precision_here(config.precision)
+    return dict(steps=config.total, minutes=minutes_of(log), precision=precision, log=told)
 
 
 def measured(campaign, arm, method, config, stack, batches=8):

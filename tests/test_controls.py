@@ -375,6 +375,9 @@ def test_a_run_made_again_has_the_same_values(stack, tmp_path, capsys):
     keeping.keep_rows(tmp_path / "judges.json", [dict(r, device="another make") for r in rows])
     with pytest.raises(SystemExit, match="no run was made on"):
         campaigns.again(made, asked)
+    keeping.keep_rows(tmp_path / "judges.json", [dict(r, precision="bf16 emulated") for r in rows])
+    with pytest.raises(SystemExit, match=" in no: nothing to be run again"):
+        campaigns.again(made, asked)
 
 
 def test_a_late_job_finds_its_run_by_whichever_code_and_trains_it_where_it_is_gone(

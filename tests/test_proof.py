@@ -113,6 +113,13 @@ def test_emulated_bfloat16_is_bfloat16():
     assert (emulated - half).norm() < (plain - half).norm() / 5
 
 
+def test_rows_tell_a_precision_that_is_emulated(monkeypatch):
+    monkeypatch.setattr(trials, "native_bfloat16", lambda device: False)
+    assert [trials.precision_here(p) for p in ("bf16", "no")] == ["bf16 emulated", "no"]
+    monkeypatch.setattr(trials, "native_bfloat16", lambda device: True)
+    assert trials.precision_here("bf16") == "bf16"
+
+
 def test_convolutions_that_fill_up_their_own_edges_are_left_alone():
     same = pytest.importorskip("timm.layers").Conv2dSame(3, 4, 5, stride=2)
     x, both = torch.randn(1, 3, 7, 7), torch.nn.Sequential(same, torch.nn.Conv2d(4, 4, 1))
