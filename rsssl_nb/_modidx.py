@@ -1590,7 +1590,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'rsssl_nb.networks.MapReader.__call__': ( 'library/networks.html#mapreader.__call__',
                                                                              'rsssl_nb/networks.py'),
                                    'rsssl_nb.networks.build_timm': ('library/networks.html#build_timm', 'rsssl_nb/networks.py'),
-                                   'rsssl_nb.networks.evaluating': ('library/networks.html#evaluating', 'rsssl_nb/networks.py'),
                                    'rsssl_nb.networks.find_maps': ('library/networks.html#find_maps', 'rsssl_nb/networks.py'),
                                    'rsssl_nb.networks.open_timm': ('library/networks.html#open_timm', 'rsssl_nb/networks.py'),
                                    'rsssl_nb.networks.show_empty': ('library/networks.html#show_empty', 'rsssl_nb/networks.py'),

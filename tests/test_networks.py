@@ -13,7 +13,7 @@ from rsssl_nb.data.scenes import make_scene
 from rsssl_nb.encoders import Encoder, Segmenter, put_in
 from rsssl_nb.errors import InputError
 from rsssl_nb.mapping.segment import segment
-from rsssl_nb.networks import build_timm, evaluating, find_maps, open_timm, timm_name
+from rsssl_nb.networks import build_timm, find_maps, open_timm, timm_name
 from rsssl_nb.training.finetune import finetune, load_segmenter
 from rsssl_nb.training.pretrain import load_encoder, pretrain
 from rsssl_nb.training.processes import share_batchnorm
@@ -242,15 +242,6 @@ def test_a_replaced_normalisation_is_told_and_recorded(tmp_path):
 
 
 # -- what is refused
-
-
-@pytest.mark.parametrize("mode", [True, False])
-def test_a_mode_is_put_back_after_an_error_too(mode):
-    model = torch.nn.BatchNorm2d(4).train(mode)
-    with pytest.raises(ValueError, match="in the middle"), evaluating(model):
-        assert not model.training
-        raise ValueError("in the middle")
-    assert model.training is mode
 
 
 def test_unknown_names_and_networks_without_maps():

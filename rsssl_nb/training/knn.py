@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..confusion import confusion_matrix, mean_iou
-from ..networks import evaluating
+from ..encoders import evaluating
 
 # %% ../../nbs/library/training/knn.ipynb #cd92e2df
 def cell_labels(labels, h: int, w: int) -> torch.Tensor:

@@ -17,8 +17,8 @@ import torch
 
 from ..confusion import class_iou, mean_iou
 from ..data.statistics import normalise
+from ..encoders import evaluating
 from ..files import write_aside
-from ..networks import evaluating
 from ..notebook import show_figure
 from .labelled import read_windows
 from .validation import MOST, window_confusion

@@ -20,9 +20,8 @@ from ..confusion import confusion_matrix, mean_iou
 from ..data.gdal import small_cache
 from ..data.labels import Classes
 from ..data.statistics import image_statistics, normalise
-from ..encoders import Encoder
+from ..encoders import Encoder, evaluating
 from ..errors import InputError
-from ..networks import evaluating
 from ..notebook import bar_over
 from .knn import knn_miou
 from rsssl_nb.training.labelled import (
