@@ -56,11 +56,12 @@ def tables_of(results):
     "The tables by name, as Markdown: arms, verdicts, power, what else was trained, and the dials in words."
     cpu, dials = (read_proof(results, name) for name in FILES)
     controls = read_judged(results)
-    main = [r for r in cpu if r["world"] == "cpu" and r["judge"] in SHOWN]
+    arms = [r for r in cpu if r["world"] == "cpu"]
+    main = [r for r in arms if r["judge"] in SHOWN]
     tables = {"proof-arms": as_table(main, judge_power(main)) or "pending"}
     tables["proof-verdicts"] = arm_verdict_table(arm_verdicts(main))
     tables["proof-power"] = power_table(main)
-    tables["proof-stages"] = arm_verdict_table(arm_verdicts(cpu_rows(cpu), asked=STAGES[1:]))
+    tables["proof-stages"] = arm_verdict_table(arm_verdicts(arms, asked=STAGES[1:]))
     tables["proof-alive"] = alive_table([*cpu, *controls])
     tables["proof-learnt"] = learnt_table(results)
     for world in ("long", "imagenet", "continued"):
@@ -69,11 +70,6 @@ def tables_of(results):
     tables["proof-hours"] = hours_sentence(cpu, dials)
     tables["proof-doses"] = "\n".join(f"- {dose_sentence(dials, controls, dial)}" for dial in DIALS)
     return tables | tuning_tables(results)
-
-
-def cpu_rows(rows):
-    "The rows of the main arms, under whatever judge."
-    return [r for r in rows if r["world"] == "cpu"]
 
 
 def alive_table(rows):

@@ -472,9 +472,8 @@ def test_a_full_disk_leaves_the_rows_as_they_were_and_the_rest_goes_on(stack, tm
     assert campaigns.queue(made, asked) == ["rsscn7-simclr seed 0: [Errno 28] No space left on device"]
     assert campaigns.count_left(made, asked) == 1
     assert {r["method"] for r in json.loads((tmp_path / "judges.json").read_text())} == {"false"}
-    assert (
-        campaigns.queue(made, asked) == [] and campaigns.count_left(made, asked) == 0
-    )  # the run is there, so it is judged alone
+    assert campaigns.queue(made, asked) == []  # the run is there, so it is judged alone
+    assert campaigns.count_left(made, asked) == 0
 
 
 def test_a_run_that_diverges_is_named_and_the_rest_goes_on(stack, tmp_path):
