@@ -42,11 +42,12 @@ from rsssl_nb.training.folder import code_version, locked
 class Campaign:
     """A protocol's worlds by name, its arms, and `judges`: {name in an arm: function that gives judges}.
 
-    `late` is judged after all arms are trained: {judge's name: function of (arm, seed, run folder, asked)
-    that gives rows}. `measure` gives what a mechanism chose in a traced step, as numbers by name. `floors`
-    names the file of what pixels alone score, where they are asked on their own. `parts`: {name: function of
-    (kind, arm, seed) that says whether a job is one of it}, in the order in which they are worked through,
-    until `ceiling` core-hours are used; `guess(kind, arm)` gives a job's minutes before one was measured.
+    `late` is judged after all arms are trained: {judge's name: function of (arm, seed, run folder, asked,
+    stop) that gives rows, or none when it was stopped}. `measure` gives what a mechanism chose in a traced
+    step, as numbers by name. `floors` names the file of what pixels alone score, where they are asked on
+    their own. `parts`: {name: function of (kind, arm, seed) that says whether a job is one of it}, in the
+    order in which they are worked through, until `ceiling` core-hours are used; `guess(kind, arm)` gives a
+    job's minutes before one was measured.
     """
 
     protocol: int
@@ -186,7 +187,7 @@ def rows_of(campaign, kind, arm, seed, asked, stop):
             return []
         folder = own
     began = time.time()
-    rows = campaign.late[kind](arm, seed, folder, asked)
+    rows = campaign.late[kind](arm, seed, folder, asked, stop)
     facts = dict(minutes=round((time.time() - began) / 60, 2), trained=folder and commit_of(folder))
     return [dict(facts, **tidy(row), **common_to(campaign, arm)) for row in rows]
 

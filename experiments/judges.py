@@ -20,13 +20,14 @@ from functools import partial
 import torch
 from campaigns import Campaign, command
 from controls import ARMS, JUDGES, PROTOCOL, WORLDS, dubai_tiles, imagery, of_trace
-from trials import ROOT, STRIDE, WIDTH
+from trials import ROOT, STRIDE, WIDTH, bfloat16_of_here, minutes_of, precision_here
 
 from rsssl_nb.confusion import confusion_matrix, mean_iou
 from rsssl_nb.data.statistics import normalise
 from rsssl_nb.evaluation.judged import as_table, judge_power
 from rsssl_nb.evaluation.verdicts import CONTROLS, control_sentence, power_table, read_judged, verdict_table
 from rsssl_nb.training.finetune import finetune
+from rsssl_nb.training.folder import code_version
 
 TABLES = {  # of `show`: worlds whose rows stand in one table
     "the tables: RSSCN7 and Dubai": ("rsscn7", "dubai"),
@@ -35,30 +36,46 @@ TABLES = {  # of `show`: worlds whose rows stand in one table
 }
 
 
-def tuned(arm, seed, folder, asked, steps=500, judge="finetune"):
-    "The row of fine-tuning on 1 % of Dubai's labels, everything trained, judged on the validation scene."
+def tuned(arm, seed, folder, asked, stop, steps=500, judge="finetune"):
+    """The row of fine-tuning on 1 % of Dubai's labels, everything trained, judged on the validation scene.
+
+    None when it was stopped: the folder WORK/JUDGE/ARM-SEED-COMMIT goes on from its checkpoint.
+    """
     dubai, steps = imagery() / "dubai", asked.steps or steps
-    model, _ = finetune(
-        folder if arm.make else "random",
-        dubai / "train/images",
-        dubai / "train/labels",
-        classes=dubai / "classes.json",
-        subset=dubai / f"subsets/train256_01pct_seed{seed % 3}.txt",
-        steps=steps,
-        precision=asked.precision,
-        batch=16,
-        size=256,
-        width=WIDTH,
-        stride=STRIDE,
-        seed=seed,
-        progress=False,
-    )
+    out = asked.work / judge / f"{arm.label}-{seed}-{code_version()}"
+
+    def tell(row):
+        if stop():
+            (out / "stop").touch()
+
+    with bfloat16_of_here(asked.precision):
+        model, log = finetune(
+            folder if arm.make else "random",
+            dubai / "train/images",
+            dubai / "train/labels",
+            out,
+            classes=dubai / "classes.json",
+            subset=dubai / f"subsets/train256_01pct_seed{seed % 3}.txt",
+            steps=steps,
+            precision=asked.precision,
+            batch=16,
+            size=256,
+            width=WIDTH,
+            stride=STRIDE,
+            seed=seed,
+            resume="auto",
+            progress=False,
+            tell=tell,
+        )
+    if len(log) < steps:
+        return []
     images, truth, _ = dubai_tiles("val")
     with torch.no_grad():
         ready = normalise(torch.as_tensor(images).float(), model.mean.flatten(), model.std.flatten())
         scored = torch.cat([model(x) for x in ready.split(8)])
     value = mean_iou(confusion_matrix(torch.as_tensor(truth), scored.argmax(1), scored.shape[1]))
-    return [dict(judge=judge, labels=11, method=arm.name, seed=seed, value=float(value), steps=steps)]
+    facts = dict(steps=steps, minutes=minutes_of(log), precision=precision_here(asked.precision))
+    return [dict(judge=judge, labels=11, method=arm.name, seed=seed, value=float(value), **facts)]
 
 
 LATE = {"finetune-60": partial(tuned, steps=60, judge="finetune-60"), "finetune": tuned}

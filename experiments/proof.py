@@ -270,14 +270,8 @@ def guess(kind, arm):
     return judging + slower * steps / (190 if world.px == 64 else 110)
 
 
-def tuned(arm, seed, folder, asked):
-    "The row of the judge `finetune`: 1 % of Dubai's labels, the defaults' 1 500 steps, on scene 2."
-    return judges.tuned(arm, seed, folder, asked, steps=1500)
-
-
-CAMPAIGN = Campaign(
-    PROTOCOL, WORLDS, ARMS, JUDGES, {"finetune": tuned}, of_trace, parts=PARTS, ceiling=CEILING, guess=guess
-)
+LATE = {"finetune": partial(judges.tuned, steps=1500)}  # 1 % of Dubai's labels, the defaults' steps, scene 2
+CAMPAIGN = Campaign(PROTOCOL, WORLDS, ARMS, JUDGES, LATE, of_trace, parts=PARTS, ceiling=CEILING, guess=guess)
 
 
 def show(results):

@@ -8,6 +8,7 @@ import json
 import platform
 import time
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -196,14 +197,20 @@ def multiplied_in_float32(conv, x):
         return conv._conv_forward(x.bfloat16().float(), conv.weight.bfloat16().float(), bias).bfloat16()
 
 
-def emulate_bfloat16(module):
-    """Convolutions of bf16 runs where the processor has no bfloat16: PyTorch's own take twelve times as long.
+@contextmanager
+def bfloat16_of_here(precision):
+    """Convolutions of bf16 runs emulated while it lasts, where the processor has no bfloat16.
 
-    Those that do more than multiply, as timm's that fill up their own edges, stay as they are.
+    PyTorch's own take twelve times as long there. Those that do more than multiply, as timm's that fill up
+    their own edges, stay as they are.
     """
     plain = torch.nn.Conv2d.forward
-    for conv in (m for m in module.modules() if getattr(type(m), "forward", None) is plain):
-        conv.forward = partial(multiplied_in_float32, conv)
+    if precision_here(precision) == "bf16 emulated":
+        torch.nn.Conv2d.forward = multiplied_in_float32
+    try:
+        yield
+    finally:
+        torch.nn.Conv2d.forward = plain
 
 
 def start(world, arm, config, stack):
@@ -219,8 +226,6 @@ def start(world, arm, config, stack):
         method.register_forward_pre_hook(lambda m, args: setattr(m, "labels", stack.told(len(args[0]))))
     method = method.to(memory_format=torch.channels_last)
     method.fits((config.size, config.size))
-    if precision_here(config.precision) == "bf16 emulated":
-        emulate_bfloat16(method)
     return engine, method, make_optimiser(method, config.optimizer, config.lr, config.weight_decay)
 
 
@@ -246,9 +251,10 @@ def trained(world, arm, seed, folder, stack, precision, stop, steps=None):
             (folder / "stop").touch()
 
     task = Pretraining(config, stack)
-    log, complete = run_task(
-        task, method, optimiser, engine, folder, "auto", progress=False, every=EVERY, tell=tell
-    )
+    with bfloat16_of_here(precision):
+        log, complete = run_task(
+            task, method, optimiser, engine, folder, "auto", progress=False, every=EVERY, tell=tell
+        )
     return method, config, log, complete
 
 
@@ -284,7 +290,8 @@ def measured(campaign, arm, method, config, stack, batches=8):
         engine = start_engine("cpu", config.precision)
         optimiser = make_optimiser(method, config.optimizer, 0.0)
         batch = images, torch.arange(BATCH)
-        out, at, pair = train_step(Pretraining(late), method, optimiser, batch, config.total + k, engine)
+        with bfloat16_of_here(config.precision):
+            out, at, pair = train_step(Pretraining(late), method, optimiser, batch, config.total + k, engine)
         method.zero_grad(set_to_none=True)
         found.append(campaign.measure(arm, method, pair, out.trace, stack.told(BATCH), at))
     return {name: round(float(np.mean([f[name] for f in found])), 4) for name in (found[0] if found else ())}

@@ -21,6 +21,7 @@ import keeping  # noqa: E402
 import trials  # noqa: E402
 from controls import ARMS, GROUND, WORLDS, DosedSuspects, NearestSuspects, Stack, everywhere  # noqa: E402
 
+from rsssl_nb.data.write import write_raster  # noqa: E402
 from rsssl_nb.encoders import Encoder  # noqa: E402
 from rsssl_nb.evaluation.verdicts import CONTROLS, read_judged  # noqa: E402
 from rsssl_nb.methods.base import At  # noqa: E402
@@ -275,6 +276,38 @@ def test_minutes_add_up_over_sittings():
     assert trials.minutes_of(log) == 2.5
 
 
+@pytest.fixture
+def small_dubai(tmp_path, monkeypatch):
+    "A folder in the shape of Dubai's with one image of noise in two classes."
+    rng, train = np.random.default_rng(0), tmp_path / "data/dubai/train"
+    images, labels = (
+        rng.integers(0, n, (4, *shape, 128, 128), np.uint8) for n, shape in ((256, (3,)), (2, ()))
+    )
+    for name, whole in (("images", images[0]), ("labels", labels[:1])):
+        (train / name).mkdir(parents=True)
+        write_raster(train / name / "a.png", np.tile(whole, (1, 2, 2)))
+    classes = [dict(index=k, name=name, rgb=[k, k, k]) for k, name in enumerate(("field", "road"))]
+    (train.parent / "classes.json").write_text(json.dumps(dict(ignore_index=255, classes=classes)))
+    (train.parent / "subsets").mkdir()
+    (train.parent / "subsets/train256_01pct_seed0.txt").write_text("a_y0000_x0000\n")
+    monkeypatch.setenv("RSSSL_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(judges, "dubai_tiles", lambda split: (images, labels, None))
+
+
+def test_fine_tuning_that_is_stopped_goes_on_and_gives_the_same_number(small_dubai, tmp_path, monkeypatch):
+    tune = judges.finetune
+    monkeypatch.setattr(
+        judges, "finetune", lambda *where, **how: tune(*where, **how | dict(batch=2, width=8))
+    )
+    fresh = replace(arm("random", "rsscn7"), judges=("finetune",))
+    whole, cut = (argparse.Namespace(work=tmp_path / n, steps=2, precision="no") for n in ("whole", "cut"))
+    (row,) = judges.tuned(fresh, 0, None, whole, never)
+    assert judges.tuned(fresh, 0, None, cut, lambda: True) == []
+    (rest,) = judges.tuned(fresh, 0, None, cut, never)
+    assert rest["value"] == row["value"] and 0 < row["value"] < 1 and row["minutes"] >= 0
+    assert (row["judge"], row["precision"], row["steps"]) == ("finetune", "no", 2)
+
+
 def test_worlds_of_real_texture(imagery, monkeypatch):
     monkeypatch.setenv("RSSSL_DATA", str(imagery))
     images, labels, window = controls.dubai_tiles("val")
@@ -296,7 +329,7 @@ def a_campaign(stack, judge, names=("simclr", "false"), broken=()):
 
     arms += [replace(arms[0], name=name, make=fails) for name in broken]
 
-    def late(one, seed, folder, asked):
+    def late(one, seed, folder, asked, stop):
         assert (folder / "encoder.safetensors").exists()
         return [dict(judge="late", labels=1, method=one.name, seed=seed, value=0.25)]
 

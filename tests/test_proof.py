@@ -1,6 +1,5 @@
 "The proof's campaign: its arms, dials and pools, and that its protocol says what they are."
 
-import copy
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -92,11 +91,10 @@ def test_arrangement_is_shared_by_the_asked_share_of_families(monkeypatch):
     assert same[:256].mean() > 0.99 and same[256:].mean() < 0.01
 
 
-def test_emulated_bfloat16_is_bfloat16():
+def test_emulated_bfloat16_is_bfloat16(monkeypatch):
     torch.manual_seed(0)
     real = torch.nn.Conv2d(8, 16, 3).to(memory_format=torch.channels_last)
-    like = copy.deepcopy(real)
-    trials.emulate_bfloat16(like)
+    monkeypatch.setattr(trials, "native_bfloat16", lambda device: False)
     x = torch.randn(4, 8, 32, 32).to(memory_format=torch.channels_last)
 
     def passed(conv, half=True):
@@ -108,8 +106,11 @@ def test_emulated_bfloat16_is_bfloat16():
         out.float().square().mean().backward()
         return torch.cat([out.float().flatten(), *(p.grad.flatten() for p in conv.parameters())])
 
-    plain, half, emulated = passed(real, half=False), passed(real), passed(like)
-    assert passed(like, half=False).equal(plain)
+    plain, half = passed(real, half=False), passed(real)
+    with trials.bfloat16_of_here("bf16"):
+        emulated = passed(real)
+        assert not emulated.equal(half) and passed(real, half=False).equal(plain)
+    assert passed(real).equal(half)
     assert (emulated - half).norm() < (plain - half).norm() / 5
 
 
@@ -120,13 +121,14 @@ def test_rows_tell_a_precision_that_is_emulated(monkeypatch):
     assert trials.precision_here("bf16") == "bf16"
 
 
-def test_convolutions_that_fill_up_their_own_edges_are_left_alone():
+def test_convolutions_that_fill_up_their_own_edges_are_left_alone(monkeypatch):
+    monkeypatch.setattr(trials, "native_bfloat16", lambda device: False)
     same = pytest.importorskip("timm.layers").Conv2dSame(3, 4, 5, stride=2)
-    x, both = torch.randn(1, 3, 7, 7), torch.nn.Sequential(same, torch.nn.Conv2d(4, 4, 1))
-    plain = both(x)
-    trials.emulate_bfloat16(both)
-    assert plain.shape == (1, 4, 4, 4) and both(x).equal(plain)
-    assert "forward" in vars(both[1]) and "forward" not in vars(same)
+    x = torch.randn(1, 3, 7, 7)
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = same(x)
+        with trials.bfloat16_of_here("bf16"):
+            assert plain.shape == (1, 4, 4, 4) and same(x).equal(plain)
 
 
 def test_the_protocol_says_what_the_campaign_does():
