@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 
 from rsssl_nb.encoders import Encoder
+from rsssl_nb.evaluation.mechanisms import box_arms
 from rsssl_nb.methods.base import At, still_statistics
 from rsssl_nb.methods.grass import GraSS, loss_map
 from rsssl_nb.methods.simclr import SimCLR
@@ -582,3 +583,12 @@ def test_released_choice_takes_the_later_of_two_boxes():
         boxes, torch.tensor([0, 1, 2]), torch.zeros(3, dtype=torch.long), peak
     ).tolist() == [1]
     assert released_choice(boxes, torch.tensor([2]), torch.zeros(3, dtype=torch.long), peak).tolist() == [-1]
+
+
+def test_the_boxes_that_are_judged_are_those_that_are_trained_on():
+    method = build(min_side=40, warmup=0.0)
+    pair = two_views(images(), 64, seed=2)
+    arms = box_arms(method, pair, At(1.0, 1, torch.Generator().manual_seed(0)))
+    trained_on, _ = method.crop.boxes(method.guide(pair, GUIDED), pair)
+    assert arms["gradient"].equal(trained_on)
+    assert all((boxes[:, 2:] - boxes[:, :2]).min() >= 40 for boxes in arms.values())

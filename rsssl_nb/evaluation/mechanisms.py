@@ -25,7 +25,6 @@ from ..objectives.regions import sample_points
 from ..objectives.similarity import negatives, partner, unit
 from ..views.geometry import sample, transform_points
 from ..views.pairs import Pair, box_iou, boxes_of, two_views
-from ..views.peaks import peak_boxes
 
 # %% ../../nbs/evidence/mechanisms.ipynb #00000004
 MEASURES = {  # name: (whose claim, is it the training objective, in words)
@@ -118,10 +117,7 @@ def box_arms(method: GraSS, pair: Pair, at: At = At()) -> dict[str, torch.Tensor
         "feature norm": length,
         "sign turned": -heat,
     }
-    cell = max(-(-side // n) for side, n in zip(pair.size, heat.shape[1:]))
-    found = {
-        arm: peak_boxes(m, method.crop.thresh, pair.size, cell, method.crop.score) for arm, m in maps.items()
-    }
+    found = {arm: method.crop.boxes(m, pair, at)[0] for arm, m in maps.items()}
     u = torch.rand(len(heat), 2, generator=at.generator, device=heat.device)
     return {
         **found,
