@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 
 from arms import ARMS, Setup, options_of
+from keeping import waited_for
 from tiles import SUBSETS, Data
 
 from rsssl_nb.evaluation.evidence import PROTOCOL
@@ -97,12 +98,16 @@ def json_lines(rows) -> str:
 
 
 class ResultsFile:
-    "A results file: rows by identity, written whole after each change."
+    "A results file: rows by identity, written whole after each change; several processes may share it."
 
     def __init__(self, path: Path):
         self.path = path
-        rows = json.loads(path.read_text()) if path.exists() else []
-        self.rows = {identity(row): row for row in rows}
+        self.rows = self.read()
+
+    def read(self) -> dict:
+        "The rows that are on disk, by identity."
+        rows = json.loads(self.path.read_text()) if self.path.exists() else []
+        return {identity(row): row for row in rows}
 
     def is_done(self, job: dict) -> bool:
         "Whether a job's row is there and finished, scored or diverged, under this protocol."
@@ -110,10 +115,11 @@ class ResultsFile:
         return row.get("status") in ("done", "diverged") and row.get("protocol") == PROTOCOL
 
     def keep(self, row: dict) -> None:
-        "Adds a row, or replaces the one of its identity, and writes the file."
-        self.rows[identity(row)] = row
-        text = json_lines(json.dumps(row, sort_keys=True) for row in self.rows.values())
-        write_aside(self.path, lambda aside: aside.write_text(text))
+        "Adds a row to those on disk, or replaces the one of its identity, and writes the file."
+        with waited_for(self.path.parent):
+            self.rows = {**self.read(), identity(row): row}
+            text = json_lines(json.dumps(row, sort_keys=True) for row in self.rows.values())
+            write_aside(self.path, lambda aside: aside.write_text(text))
 
 
 class Budget:

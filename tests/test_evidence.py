@@ -345,6 +345,15 @@ def test_floors_need_no_network(tmp_path, monkeypatch):
     )
 
 
+def test_two_calls_on_one_file_lose_no_row_of_each_other(tmp_path):
+    one, other = (harness_jobs.ResultsFile(tmp_path / "evidence-a.json") for _ in range(2))
+    one.keep(dict(method="simclr", seed=0, miou=0.5))
+    other.keep(dict(method="simclr", seed=1, miou=0.6))
+    one.keep(dict(method="simclr", seed=0, miou=0.7))
+    there = harness_jobs.ResultsFile(tmp_path / "evidence-a.json").rows.values()
+    assert sorted((r["seed"], r["miou"]) for r in there) == [(0, 0.7), (1, 0.6)]
+
+
 def test_views_without_a_label_are_like_nobody():
     labels = torch.full((4, 8, 8), 255)
     labels[0], labels[1] = 2, 2
