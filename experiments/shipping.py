@@ -16,7 +16,16 @@ from pathlib import Path
 from campaigns import folders_of
 from keeping import read_rows
 from proof import ARMS, CAMPAIGN, FILES, FOUR, HEAD, WORLDS
-from trials import ROOT, Arm, machine, minutes_of, snapshot_path, untrained
+from trials import (
+    ROOT,
+    Arm,
+    facts_of,
+    machine,
+    minutes_of,
+    precision_here,
+    snapshot_path,
+    untrained,
+)
 
 from rsssl_nb.errors import InputError
 from rsssl_nb.files import write_json_lines
@@ -40,10 +49,12 @@ def ended(work, method, world):
     return next(reversed(folders_of(CAMPAIGN, work, arm, 0)), None)
 
 
-def made_on(method, world):
-    "The processor that the rows name for a run of seed 0; this one where they hold none."
-    rows = [r for r in read_rows(ROOT / "results", FILES) if (r["world"], r["method"]) == (world, method)]
-    return next((r["device"] for r in rows if r["seed"] == 0), machine())
+def made_on(config, log):
+    "Processor and precision of a run, from the rows that have its losses; those of here where none has."
+    run = config.method, facts_of(config, log)["log"]
+    rows = [r for r in read_rows(ROOT / "results", FILES) if (r["method"], r.get("log")) == run]
+    here = dict(device=machine(), precision=precision_here(config.precision))
+    return {name: rows[0][name] for name in here} if rows else here
 
 
 def header(config, folder, log, step, world):
@@ -62,8 +73,7 @@ def header(config, folder, log, step, world):
         images=IMAGES,
         licence=LICENCE,
         minutes=minutes,
-        device=made_on(config.method, world),
-        precision=config.precision,
+        **made_on(config, log),
         commit=load_weights(folder / "encoder.safetensors")[1]["commit"],
         command=f"python experiments/proof.py --world {world} --arms {config.method} --seeds 0",
     )

@@ -1,5 +1,6 @@
 "The checkpoints that are to ship: from a short run, with what made them, small, and what lacks is named."
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from controls import Stack  # noqa: E402
 from rsssl_nb.encoders import Encoder  # noqa: E402
 from rsssl_nb.errors import InputError  # noqa: E402
 from rsssl_nb.methods.registry import recorded_method  # noqa: E402
+from rsssl_nb.training.folder import read_config  # noqa: E402
 from rsssl_nb.training.pretrain import load_encoder  # noqa: E402
 from rsssl_nb.weights import load, load_into, load_weights  # noqa: E402
 
@@ -55,3 +57,15 @@ def test_what_was_trained_ships_and_the_rest_is_named(work, tmp_path, monkeypatc
     monkeypatch.setattr(shipping, "MOST", 1e6)
     with pytest.raises(InputError, match="may hold 1: ship fewer"):
         shipping.ship(work, out, {200: 1, 1000: 2})
+
+
+def test_a_file_names_the_processor_that_made_its_losses(work, tmp_path, monkeypatch):
+    folder = shipping.ended(work, "simclr", "cpu")
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    own = trials.facts_of(read_config(folder), log)["log"]
+    rows = [dict(method="simclr", log=n, device=n, precision="bf16") for n in ("another", own)]
+    monkeypatch.setattr(shipping, "read_rows", lambda *_: rows)
+    shipping.ship(work, tmp_path / "out", {200: 1, 1000: 2})
+    found = {n: load_weights(tmp_path / f"out/{n}-1000.safetensors")[1] for n in ("simclr", "false")}
+    assert (found["simclr"]["device"], found["simclr"]["precision"]) == (own, "bf16")
+    assert (found["false"]["device"], found["false"]["precision"]) == (trials.machine(), "no")
