@@ -42,7 +42,8 @@ $(STAMP): settings.ini setup.py constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"rsssl_nb needs Python 3.11 or newer, this is {v.major}.{v.minor}: run make PYTHON=/path/to/python3.11")'
 	@echo "== setting up $(VENV): a few minutes and about 6 GB, once"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --no-warn-script-location -c constraints.txt -e '.[$(EXTRAS)]'
+# Byte code is made at a module's first import: making all of it took a third of the setting up.
+	@$(BIN)/python -m pip install --quiet --no-compile --no-warn-script-location -c constraints.txt -e '.[$(EXTRAS)]'
 	@touch $@
 
 setup: $(STAMP)
