@@ -11,6 +11,7 @@ import subprocess
 import sys
 from importlib import import_module
 from importlib.metadata import requires, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,7 +41,7 @@ def examine(tell=None):
     for what, test, cure in checks():
         if tell:
             tell(what)
-        yield accelerator() if test is accelerator else probe(what, test, cure)
+        yield probe(what, test, cure)
 
 
 def checks():
@@ -61,28 +62,30 @@ def checks():
     yield "figures", backend, "unset MPLBACKEND, or set it to agg"
     for name in PACKAGES:
         yield name, lambda name=name: version_of(name), f"{PIP} --upgrade {name}"
-    yield (
-        "jupyterlab",
-        lambda: version_of("jupyterlab"),
-        f"{PIP} 'rsssl_nb[lab]'   (needed for the lessons only)",
-    )
-    yield (
-        "widget manager",
-        widget_manager,
-        f"{PIP} --force-reinstall jupyterlab_widgets ipywidgets, and reload the page",
-    )
-    yield (
-        "kernel",
-        kernel_reply,
-        f"{PYTHON} -m ipykernel install --sys-prefix; a firewall or proxy must leave 127.0.0.1 alone",
-    )
+    yield "jupyterlab", laboratory, f"{PIP} --upgrade jupyterlab"
+    if find_spec("jupyterlab"):
+        yield (
+            "widget manager",
+            widget_manager,
+            f"{PIP} --force-reinstall jupyterlab_widgets ipywidgets, and reload the page",
+        )
+        yield (
+            "kernel",
+            kernel_reply,
+            f"{PYTHON} -m ipykernel install --sys-prefix; a firewall or proxy must leave 127.0.0.1 alone; "
+            "on a busy machine ask again",
+        )
     yield "write access", writable, "choose a folder you may write to, or free some space"
 
 
 def probe(what, test, cure=""):
-    "The `Finding` of a test: ok with what it returns, FAULT with the error and the cure when it raises."
+    """The `Finding` of a test: its own, or ok with what it returns.
+
+    FAULT with the error and the cure when it raises.
+    """
     try:
-        return Finding("ok", what, str(test()))
+        found = test()
+        return found if isinstance(found, Finding) else Finding("ok", what, str(found))
     except Exception as error:
         first_line = str(error).splitlines()[0][:150] if str(error) else ""
         return Finding("FAULT", what, f"{type(error).__name__}: {first_line}", cure)
@@ -173,6 +176,14 @@ def gdal():
 
 
 # --- Jupyter
+
+
+def laboratory():
+    "JupyterLab's version; none is a note, no fault: scripts need none."
+    if find_spec("jupyterlab"):
+        return version_of("jupyterlab")
+    cure = f"nothing to mend for scripts; for lessons and widgets {PIP} 'rsssl_nb[lab]'"
+    return Finding("note", "jupyterlab", "none", cure)
 
 
 def widget_manager():

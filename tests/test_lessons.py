@@ -329,6 +329,20 @@ rsssl_nb.doctor.kernel_reply = silent
 """
 
 
+NO_LAB = """
+import importlib.util as util
+find = util.find_spec
+util.find_spec = lambda name, *more: None if name == "jupyterlab" else find(name, *more)
+"""
+
+
+def test_an_installation_for_scripts_lacks_nothing(tmp_path):
+    code, rows = doctor(tmp_path, NO_LAB)
+    assert code == 0 and not [line for line, _ in rows.values() if line.startswith("FAULT")], rows
+    line, cure = rows["jupyterlab"]
+    assert line.startswith("note") and "rsssl_nb[lab]" in cure and "kernel" not in rows
+
+
 def test_the_doctor_names_each_fault_and_its_cure(tmp_path):
     code, rows = doctor(tmp_path, BROKEN)
     assert code == 2

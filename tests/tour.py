@@ -21,7 +21,11 @@ def main(out):
     nb = nbformat.read(ROOT / "nbs/course/00_tour.ipynb", 4)
     env = {**os.environ, "RSSSL_OUT": str(out), "MPLBACKEND": "agg"}
     NotebookClient(
-        nb, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(out)}}
+        nb,
+        timeout=600,
+        kernel_name="python3",
+        extra_arguments=["--log-level=ERROR"],
+        resources={"metadata": {"path": str(out)}},
     ).execute(env=env)
     (out / "tour.html").write_text(HTMLExporter().from_notebook_node(nb)[0], encoding="utf-8")
     figures = [
