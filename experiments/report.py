@@ -19,8 +19,8 @@ from rsssl_nb.evaluation.doses import (
     DIALS,
     arm_verdict_table,
     arm_verdicts,
+    dose_lines,
     dose_points,
-    dose_sentence,
     read_proof,
     show_dose,
 )
@@ -68,7 +68,8 @@ def tables_of(results):
         mine = [dict(r, method=named(r)) for r in cpu if r["world"] == world and r["judge"] in SHOWN]
         tables[f"proof-{world}"] = as_table(mine) or "pending"
     tables["proof-hours"] = hours_sentence(cpu, dials)
-    tables["proof-doses"] = "\n".join(f"- {dose_sentence(dials, controls, dial)}" for dial in DIALS)
+    told = [dose_lines(dials, controls, dial) for dial in DIALS]
+    tables["proof-doses"] = "\n".join("\n  - ".join([f"- {first}", *rest]) for first, *rest in told)
     return tables | tuning_tables(results)
 
 

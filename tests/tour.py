@@ -12,6 +12,8 @@ import nbformat
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 
+from rsssl_nb.notebook import progress_bar
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -20,13 +22,16 @@ def main(out):
     out.mkdir(parents=True, exist_ok=True)
     nb = nbformat.read(ROOT / "nbs/course/00_tour.ipynb", 4)
     env = {**os.environ, "RSSSL_OUT": str(out), "MPLBACKEND": "agg"}
-    NotebookClient(
-        nb,
-        timeout=600,
-        kernel_name="python3",
-        extra_arguments=["--log-level=ERROR"],
-        resources={"metadata": {"path": str(out)}},
-    ).execute(env=env)
+    cells = sum(cell.cell_type == "code" for cell in nb.cells)
+    with progress_bar(cells, unit="cell", phase="the tour", at_once=True) as bar:
+        NotebookClient(
+            nb,
+            timeout=None,  # on a busy machine a cell that trains takes many minutes
+            kernel_name="python3",
+            extra_arguments=["--log-level=ERROR"],
+            resources={"metadata": {"path": str(out)}},
+            on_cell_executed=lambda **_: bar.update(),
+        ).execute(env=env)
     (out / "tour.html").write_text(HTMLExporter().from_notebook_node(nb)[0], encoding="utf-8")
     figures = [
         o["data"]["image/png"]

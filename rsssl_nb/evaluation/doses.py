@@ -6,7 +6,7 @@
 __all__ = ['ASKED', 'VARIANT', 'ARMS', 'UNTOLD', 'FALSE_DIALS', 'GRASS_DIALS', 'DIALS', 'read_proof', 'arm_verdicts',
            'arm_verdict_table', 'Dial', 'arrangement_dial', 'crop_dial', 'judged_by', 'in_world', 'own_precision',
            'trained_gaps', 'fixed_gaps', 'dose_points', 'across_gaps', 'smallest_visible', 'gain_in_words',
-           'threshold_sentence', 'dose_sentence', 'draw_arm', 'draw_across', 'set_apart', 'scale_axis', 'show_dose']
+           'threshold_sentence', 'dose_lines', 'draw_arm', 'draw_across', 'set_apart', 'scale_axis', 'show_dose']
 
 # %% ../../nbs/library/evaluation/doses.ipynb #f30cf551
 import json
@@ -295,37 +295,49 @@ def threshold_sentence(points: list[dict], smallest: float | None) -> str:
     if not gains or smallest is None:
         return ""
     if len(gains) == 1:
-        return f" Of told points that at {gains[0][0]:g} alone has three seeds: where gains begin is pending."
+        return f"Only the told point at {gains[0][0]:g} has three seeds: where gains begin is not known yet."
     shown = next((f"{x:g}" for x, mean, _ in gains if mean >= smallest), "nowhere")
     return (
-        f" Told points leave zero first at: {clear}; "
+        f"Told points leave zero first at: {clear}; "
         f"they reach what three seeds show, {smallest:.3f}, at: {shown}."
     )
 
 
-def dose_sentence(dialled: list[dict], controls: list[dict], dial: Dial) -> str:
-    "What the rows of a dial say, point by point, where it begins to pay, and which points are pending."
+def dose_lines(dialled: list[dict], controls: list[dict], dial: Dial) -> list[str]:
+    """What the rows of a dial say, a line a point: after what is turned and before where gains begin.
+
+    The last line names the points that are pending; without rows the first says so, alone. Arms are called
+    as in the legend.
+    """
     points = dose_points(dialled, controls, dial)
-    parts = [f"{p['arm']} at {p['x']:g}: {gain_in_words(p['gaps'])}" for p in points]
+    title = f"{NAMES[dial.method]}, {dial.words} ({metric_of(dial.judge, dial.labels)}; {dial.where}), gain:"
+    if not points:
+        return [f"{title} pending."]
+    lines = [title]
+    lines += [f"{ARMS[p['arm']][2]}, at {p['x']:g}: {gain_in_words(p['gaps'])}" for p in points]
     across = across_gaps(controls, dial)
-    parts += [f"{arm}: {gain_in_words(gaps)}" for arm, gaps in across.items()]
+    lines += [f"{ARMS[arm][2]}: {gain_in_words(gaps)}" for arm, gaps in across.items()]
+    lines.append(threshold_sentence(points, smallest_visible(controls, dial)))
     asked = [(arm, x) for x in dial.values for arm in dial.arms]
     asked += [(arm, x) for arm, x in dial.fixed if x is not None]
     there = {(p["arm"], p["x"]) for p in points}
-    lacking = [f"{arm} at {x:g}" for arm, x in dict.fromkeys(asked) if (arm, x) not in there]
-    text = f"{dial.method}, {dial.words} ({metric_of(dial.judge, dial.labels)}; {dial.where}), over SimCLR: "
-    text += ("; ".join(parts) or "pending") + "."
-    text += threshold_sentence(points, smallest_visible(controls, dial))
-    return text + (f" Pending: {', '.join(lacking)}." if lacking and parts else "")
+    lacking = [f"{ARMS[arm][2]}, at {x:g}" for arm, x in dict.fromkeys(asked) if (arm, x) not in there]
+    lines.append(f"Pending: {'; '.join(lacking)}." if lacking else "")
+    return [line for line in lines if line]
 
 # %% ../../nbs/library/evaluation/doses.ipynb #a773572d
 def draw_arm(ax, arm: str, places: list[tuple[float, np.ndarray]]) -> None:
-    "An arm of a dial on axes: at each (x, gains) its mean, its seeds, and an interval from three seeds on."
+    """An arm of a dial on axes: at each (x, gains) its mean and its seeds.
+
+    From three seeds on a full marker, an interval, and a line to the next such point; below, a hollow one.
+    """
     color, marker, words = ARMS[arm]
-    means = [gaps.mean() for _, gaps in places]
-    line = dict(marker=marker, color=color, label=words, markersize=6, linewidth=1.4)
-    ax.plot([x for x, _ in places], means, **line)
+    firm = [(x, gaps.mean()) for x, gaps in places if len(gaps) > 2]
+    ax.plot(*zip(*firm or [(math.nan, math.nan)]), color=color, linewidth=1.4)
     for x, gaps in places:
+        face = color if len(gaps) > 2 else "white"
+        ax.plot(x, gaps.mean(), marker, color=color, markersize=6, markerfacecolor=face, label=words)
+        words = None  # one entry in the legend
         ax.plot([x] * len(gaps), gaps, "_", color="0.35", markersize=5, zorder=5)
         if len(gaps) > 2:
             mean, half = gap_interval(gaps)
@@ -368,8 +380,8 @@ def scale_axis(ax, dial: Dial, places: list) -> None:
 def show_dose(dialled: list[dict], controls: list[dict], dial: Dial, ax=None):
     """Gain over SimCLR against a dial's values, a curve an arm, as a Picture; "pending" where no row is.
 
-    Large markers are means, small ones seeds, bars Student's 95 % intervals from three seeds on. Grey: less
-    than three seeds show. Across, dashed: what has no place on the dial.
+    Markers are means, hollow ones of fewer than three seeds; dashes are seeds, bars Student's 95 % intervals.
+    Grey: less than three seeds show. Across, dashed: what has no place on the dial.
     """
     from rsssl_nb.figures import new_axes, plain
 
