@@ -6,7 +6,6 @@ Each method as its page builds it (ResNet-18 of width 16, four bands), trained b
 `training/practice`) on scenes that the package makes. A file holds the whole method in float16, with what
 made it in its header (read it with `rsssl_nb.weights.load_weights`); the log, a line an epoch, lies
 beside it.
-GraSS is also kept where its warm-up ends, so that its regions can be seen before and after they steer.
 """
 
 import argparse
@@ -31,7 +30,6 @@ OPTIONS = dict(
     grass=dict(dim=64),
     ssccl=dict(dim=64, objective="infonce", head_norm=True),
 )
-ALSO = dict(grass=(0.5,))  # kept at these shares of the training too
 
 
 def build(name: str) -> torch.nn.Module:
@@ -41,17 +39,19 @@ def build(name: str) -> torch.nn.Module:
 
 
 def train(name, images, epochs, batch=64, size=64, lr=1e-3):
-    "Yields (epoch, method, log row) after each epoch: AdamW under one cosine, to a tenth of the rate."
-    method = build(name)
+    "A trained method, and its log, a row an epoch: AdamW under one cosine, to a tenth of the rate."
+    method, rows, started = build(name), [], time.time()
     optimiser, steps = torch.optim.AdamW(method.parameters(), lr), len(images) // batch
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * steps, lr / 10)
     taken = practice_steps(method, images, optimiser, epochs, batch, size)
     for t, (_, step, _) in enumerate(taken):
         schedule.step()
         if (t + 1) % steps == 0:
-            epoch = (t + 1) // steps
-            parts = {name: round(float(value), 4) for name, value in step.parts.items()}
-            yield epoch, method, dict(epoch=epoch, loss=round(float(step.loss.detach()), 4), **parts)
+            told = {"loss": step.loss, **step.parts}
+            row = {key: round(float(value.detach()), 4) for key, value in told.items()}
+            rows.append({"epoch": (t + 1) // steps, **row, "minutes": round((time.time() - started) / 60, 2)})
+            print(name, rows[-1], flush=True)
+    return method, rows
 
 
 def passport(raw) -> dict:
@@ -67,42 +67,34 @@ def passport(raw) -> dict:
 def make(name: str, out: Path, epochs: int, tiles: int) -> None:
     "One method's files in `out`."
     raw, _ = make_tiles(tiles, 96, seed=3)
-    started = time.time()
-    rows = []
-    images = standardise(raw)
-    for epoch, method, row in train(name, images, epochs):
-        rows.append(row | dict(minutes=round((time.time() - started) / 60, 2)))
-        print(name, rows[-1], flush=True)
-        for share in (*ALSO.get(name, ()), 1):
-            if epoch != round(share * epochs):
-                continue
-            meta = dict(
-                method=name,
-                options=OPTIONS[name],
-                defaults=DEFAULTS,
-                encoder="resnet18",
-                width=16,
-                stride=method.encoder.stride,
-                bands=4,
-                size=64,
-                seed=0,
-                **passport(raw),
-                epoch=epoch,
-                epochs=epochs,
-                batch=64,
-                lr=1e-3,
-                images=f"make_tiles({tiles}, 96, seed=3), standardised",
-                minutes=rows[-1]["minutes"],
-                device=f"cpu ({platform.machine()}), {torch.get_num_threads()} thread(s)",
-                torch=torch.__version__,
-                commit=code_version(),
-                command=f"python experiments/checkpoints.py {name} --epochs {epochs} --tiles {tiles}",
-            )
-            save_weights(
-                out / f"{name}-{epoch}.safetensors",
-                {k: v.half() if v.is_floating_point() else v for k, v in method.state_dict().items()},
-                meta,
-            )
+    method, rows = train(name, standardise(raw), epochs)
+    meta = dict(
+        method=name,
+        options=OPTIONS[name],
+        defaults=DEFAULTS,
+        encoder="resnet18",
+        width=16,
+        stride=method.encoder.stride,
+        bands=4,
+        size=64,
+        seed=0,
+        **passport(raw),
+        epoch=epochs,
+        epochs=epochs,
+        batch=64,
+        lr=1e-3,
+        images=f"make_tiles({tiles}, 96, seed=3), standardised",
+        minutes=rows[-1]["minutes"],
+        device=f"cpu ({platform.machine()}), {torch.get_num_threads()} thread(s)",
+        torch=torch.__version__,
+        commit=code_version(),
+        command=f"python experiments/checkpoints.py {name} --epochs {epochs} --tiles {tiles}",
+    )
+    save_weights(
+        out / f"{name}-{epochs}.safetensors",
+        {k: v.half() if v.is_floating_point() else v for k, v in method.state_dict().items()},
+        meta,
+    )
     write_json_lines(out / f"{name}.jsonl", rows)
 
 

@@ -20,7 +20,7 @@ from rsssl_nb.errors import InputError  # noqa: E402
 from rsssl_nb.methods.registry import recorded_method  # noqa: E402
 from rsssl_nb.training.folder import read_config  # noqa: E402
 from rsssl_nb.training.pretrain import load_encoder  # noqa: E402
-from rsssl_nb.weights import load, load_into, load_weights  # noqa: E402
+from rsssl_nb.weights import load, load_into, load_weights, shipped  # noqa: E402
 
 
 @pytest.fixture
@@ -53,7 +53,8 @@ def test_what_was_trained_ships_and_the_rest_is_named(work, tmp_path, monkeypatc
     rebuilt = recorded_method(meta["method"], Encoder(width=meta["width"]), meta["options"], meta["defaults"])
     load_into(rebuilt, state)
     assert any(k.startswith("head") for k in load_weights(out / "false-1000.safetensors")[0])
-    assert len(shipping.SHIPPED) * max(p.stat().st_size for p in out.glob("*")) < shipping.MOST * 1.2
+    assert shipping.packed(out) < sum(path.stat().st_size for path in out.iterdir())
+    assert shipping.packed(shipped("simclr-0").parent) < shipping.MOST
     monkeypatch.setattr(shipping, "MOST", 1e6)
     with pytest.raises(InputError, match="may hold 1: ship fewer"):
         shipping.ship(work, out, {200: 1, 1000: 2})
