@@ -334,7 +334,7 @@ def draw_arm(ax, arm: str, places: list[tuple[float, np.ndarray]]) -> None:
     color, marker, words = ARMS[arm]
     firm = [(x, gaps.mean()) for x, gaps in places if len(gaps) > 2]
     ax.plot(*zip(*firm or [(math.nan, math.nan)]), color=color, linewidth=1.4)
-    for x, gaps in places:
+    for x, gaps in sorted(places, key=lambda place: -len(place[1])):  # the legend shows the firmest
         face = color if len(gaps) > 2 else "white"
         ax.plot(x, gaps.mean(), marker, color=color, markersize=6, markerfacecolor=face, label=words)
         words = None  # one entry in the legend
