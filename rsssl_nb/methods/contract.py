@@ -144,9 +144,9 @@ def splits(make: Make, pair: Pair) -> None:
 
     with ThreadPoolExecutor(2) as pool:
         halves = list(pool.map(process, range(2)))
-    told = whole(pair, late()).loss.item()
-    assert max(abs(h - told) for h in halves) < 1e-4, (
-        f"whole batch {told:.4f}, its halves {halves[0]:.4f} and {halves[1]:.4f}: "
+    wanted = whole(pair, late()).loss.item()
+    assert max(abs(h - wanted) for h in halves) < 1e-4, (
+        f"whole batch {wanted:.4f}, its halves {halves[0]:.4f} and {halves[1]:.4f}: "
         "gather the rows before the loss, draw by `uniform`"
     )
 
