@@ -341,9 +341,9 @@ def again(campaign, asked):
     print(f"{arm.label} seed {seed}, made again:", flush=True)
     kept = {key_of(r): r["value"] for r in rows}
     new = run(campaign, arm, seed, folder, asked, lambda: False)
-    wrong = [r for r in new if r["value"] != kept[key_of(r)]]
+    wrong = [r for r in new if r["value"] != kept.get(key_of(r))]
     for r in wrong:
-        print(f"  {r['judge']} {r['labels']}: {r['value']} now, {kept[key_of(r)]} in the rows")
+        print(f"  {r['judge']} {r['labels']}: {r['value']} now, {kept.get(key_of(r))} in the rows")
     print(f"  {len(new) - len(wrong)} of {len(new)} values are the same")
     return not wrong
 
@@ -390,7 +390,7 @@ def asked_of(parser, campaign, argv=None):
             "merge needs the results folder whose rows are brought in, and nothing else takes one"
         )
     if asked.small:
-        asked.work = asked.work / "small"
+        asked.work = asked.work / "small" / f"{asked.steps or 'all'}-steps"
         asked.results = asked.work / "results"
     return asked
 

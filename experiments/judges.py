@@ -39,7 +39,7 @@ TABLES = {  # of `show`: worlds whose rows stand in one table
 def tuned(arm, seed, folder, asked, stop, steps=500, judge="finetune"):
     """The row of fine-tuning on 1 % of Dubai's labels, everything trained, judged on the validation scene.
 
-    None when it was stopped: the folder WORK/JUDGE/ARM-SEED-COMMIT goes on from its checkpoint.
+    No row when it was stopped: the folder WORK/JUDGE/ARM-SEED-COMMIT goes on from its checkpoint.
     """
     dubai, steps = imagery() / "dubai", asked.steps or steps
     out = asked.work / judge / f"{arm.label}-{seed}-{code_version()}"
@@ -67,7 +67,7 @@ def tuned(arm, seed, folder, asked, stop, steps=500, judge="finetune"):
             progress=False,
             tell=tell,
         )
-    if len(log) < steps:
+    if not log or log[-1]["step"] + 1 < steps:
         return []
     images, truth, _ = dubai_tiles("val")
     with torch.no_grad():

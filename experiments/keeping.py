@@ -54,9 +54,10 @@ def waited_for(folder):
 
 
 def merge(campaign, asked):
-    """Brings in the rows of another results folder, as of another machine, and prints how many are new.
+    """Brings in rows that are not here from another results folder, as of another machine, and says how many.
 
-    Rows of another protocol, of unknown worlds and without a number stay out, and each kind is named.
+    A row that is here stays, though the other folder has it, too. Rows of another protocol, of unknown
+    worlds and without a number stay out, and each kind is named.
     """
     for name in campaign.files():
         path = asked.source / name
@@ -71,10 +72,12 @@ def merge(campaign, asked):
             continue
         for why, count in Counter(filter(None, (why_left_out(campaign, row) for row in found))).items():
             print(f"left out of {path}: {count} rows {why}")
-        before = {key_of(row) for row in read_rows(asked.results, [name])}
-        if rows:
-            keep_rows(asked.results / name, rows)
-        print(f"{name}: {len({key_of(row) for row in rows} - before)} new rows, {len(rows)} in all")
+        ours = [row for row in read_rows(asked.results, [name]) if why_left_out(campaign, row) is None]
+        here = {key_of(row) for row in ours}
+        new = [row for row in rows if key_of(row) not in here]
+        if new:
+            keep_rows(asked.results / name, new)
+        print(f"{name}: {len(new)} new rows, {len(rows) - len(new)} were here and stay")
 
 
 def why_left_out(campaign, row):

@@ -78,7 +78,8 @@ def tables_of(results):
 def alive_table(rows):
     """SimCLR beside untrained networks of its seeds, a line a pool and judge, as Markdown.
 
-    Untrained: as drawn, and with BatchNorm fitted to the pool. Of the seeds that all have that are there.
+    Untrained: as drawn, and with BatchNorm fitted to the pool. Means are of SimCLR's seeds that are there,
+    differences of the seeds that both have; how many these are stands last.
     """
     head = ["pool", "judge", "labels", "untrained", "fitted", "SimCLR"]
     head += ["over untrained", "+-", "over fitted", "+-", "seeds"]
@@ -90,7 +91,7 @@ def alive_table(rows):
         gaps = {m: paired_gaps(mine, "simclr", m) for m in ("random", "random-fitted")}
         if len(gaps["random"]):
             lines.append([pool, judge, labels, *means_of(mine, homes), *chain(*map(told_gap, gaps.values()))])
-            lines[-1].append(len(gaps["random"]))
+            lines[-1].append(", ".join(dict.fromkeys(str(len(gap)) for gap in gaps.values())))
     return as_lines(lines) if len(lines) > 2 else "pending"
 
 
@@ -217,14 +218,14 @@ def put_tables(results, tables):
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     for name, table in tables.items():
         print(f"\n## {name}\n\n{table}")
-        begin, end = f"<!--table {name}-->\n", "\n<!--end of table-->"
+        begin, end = f"<!--table {name}-->", "\n<!--end of table-->"
         if begin in text:
             before, _, rest = text.partition(begin)
             if end not in rest or "\n<!--table" in rest[: rest.index(end)]:
                 raise SystemExit(
                     f"{path}: table {name} has no <!--end of table--> of its own: write one below it"
                 )
-            text = before + begin + "\n" + table + "\n" + rest[rest.index(end) :]
+            text = before + begin + "\n\n" + table + "\n" + rest[rest.index(end) :]
     if text:
         write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 

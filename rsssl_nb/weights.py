@@ -147,10 +147,10 @@ def shipped(name: str | None = None):
     """The path of a checkpoint that comes with the package. Without a name, {name: what made it}.
 
     METHOD-STEPS, as "grass-1000": three bands, trained on imagery of Dubai (CC0 1.0) by
-    `experiments/shipping.py`; of simclr the encoder alone, and simclr-0 has not learnt. METHOD-EPOCHS, as
-    "grass-20": four bands, trained on scenes that the package makes by `experiments/checkpoints.py`. Float16.
-    `load` takes the encoder out of either, `load_into(method, load_weights(path)[0])` fills a whole method.
-    ValueError lists the names.
+    `experiments/shipping.py`; of simclr, and of all after 4 000 steps, the encoder alone; simclr-0 has not
+    learnt. METHOD-EPOCHS, as "grass-20": four bands, trained on scenes that the package makes by
+    `experiments/checkpoints.py`. Float16. `load` takes the encoder out of either,
+    `load_into(method, load_weights(path)[0])` fills a whole method. ValueError lists the names.
 
     >>> from rsssl_nb import shipped
     >>> sorted(shipped())[:2]

@@ -453,15 +453,16 @@ def test_rows_brought_in_from_another_machine_leave_strangers_out(stack, tmp_pat
     campaigns.queue(made, asked)
     kept = json.loads((tmp_path / "judges.json").read_text())
     theirs = [dict(kept[0], seed=1), dict(kept[0], seed=2, protocol=6), dict(kept[0], world="mars")]
-    theirs += [dict(kept[0], seed=3, value=None)]
+    theirs += [dict(kept[0], seed=3, value=None), dict(kept[0], value=kept[0]["value"] + 1)]
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs/judges.json").write_text(json.dumps(theirs))
     words = ["merge", str(tmp_path / "theirs"), "--results", str(tmp_path), "--work", str(asked.work)]
     campaigns.carry_out(made, judges.asked(words), None)
     told = capsys.readouterr().out
     assert "1 rows of protocol 6, not 7" in told and "1 rows of the world 'mars'" in told
-    assert "1 rows without a number" in told and "judges.json: 1 new rows" in told
-    assert len(json.loads((tmp_path / "judges.json").read_text())) == len(kept) + 1
+    assert "1 rows without a number" in told and "judges.json: 1 new rows, 1 were here and stay" in told
+    now = json.loads((tmp_path / "judges.json").read_text())
+    assert len(now) == len(kept) + 1 and all(row in now for row in kept)
     (tmp_path / "theirs/judges.json").write_text("no rows")
     campaigns.carry_out(made, judges.asked(words), None)
     assert "holds no rows" in capsys.readouterr().out

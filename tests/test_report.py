@@ -72,7 +72,7 @@ def test_simclr_stands_beside_the_untrained_network_of_its_seed():
     rows += [dict(told, world="cpu", method="random-fitted", seed=0, value=0.45)]
     lines = report.alive_table(rows).splitlines()[2:]
     head = "| Dubai, 96 px, 1 000 steps | scene | 5 |"
-    assert lines[0] == head + " 0.410 | 0.450 | 0.510 | +0.100 | 0.000 | +0.050 | - | 2 |"
+    assert lines[0] == head + " 0.410 | 0.450 | 0.510 | +0.100 | 0.000 | +0.050 | - | 2, 1 |"
     assert (
         lines[1]
         == "| Dubai, 96 px, 4 000 steps | scene | 5 | 0.400 | 0.450 | 0.600 | +0.200 | - | +0.150 | - | 1 |"
@@ -93,9 +93,10 @@ def test_what_networks_show_is_a_line_a_measure(tmp_path):
 def test_a_folder_that_is_none_and_a_table_without_its_end_are_named(tmp_path):
     with pytest.raises(SystemExit, match="is no folder"):
         report.main(tmp_path / "resluts")
-    (tmp_path / "README.md").write_text(
-        "<!--table proof-arms-->\n\ntext\n\n<!--table proof-power-->\n\n<!--end of table-->\n"
-    )
-    with pytest.raises(SystemExit, match="table proof-arms has no"):
-        report.main(tmp_path)
+    for between in ("\n", "\n\ntext\n\n"):
+        (tmp_path / "README.md").write_text(
+            f"<!--table proof-arms-->{between}<!--table proof-power-->\n\n<!--end of table-->\n"
+        )
+        with pytest.raises(SystemExit, match="table proof-arms has no"):
+            report.main(tmp_path)
     assert not list(tmp_path.glob("*.png")) and "text" in (tmp_path / "README.md").read_text()
