@@ -64,6 +64,7 @@ def test_both_kinds_hold_four_methods_and_their_parent():
     five = {"simclr", "glcnet", "false", "grass", "ssccl"}
     assert {n.split("-")[0] for n in REAL} == {n.split("-")[0] for n in SCENES} == five
     assert "grass-20" in SCENES and {"simclr-0", "simclr-200", "simclr-1000"} <= set(ALONE)
+    assert {f"{method}-4000" for method in five} <= set(ALONE)
     assert {MADE[n]["bands"] for n in REAL} == {3} and {MADE[n]["bands"] for n in SCENES} == {4}
     with pytest.raises(ValueError, match="choose false-1000, false-20"):
         shipped("imagenet")
