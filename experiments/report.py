@@ -65,7 +65,8 @@ def tables_of(results):
     tables["proof-power"] = power_table(main)
     tables["proof-stages"] = arm_verdict_table(arm_verdicts(arms, asked=STAGES[1:]))
     tables["proof-alive"] = alive_table([*cpu, *controls])
-    tables["proof-learnt"] = learnt_table(results)
+    tables["proof-learnt"] = learnt_table(Path(results) / "showing.json")
+    tables["proof-learnt-long"] = learnt_table(Path(results) / "showing-long.json")
     for world in ("long", "imagenet", "continued"):
         mine = [dict(r, method=named(r)) for r in cpu if r["world"] == world and r["judge"] in SHOWN]
         tables[f"proof-{world}"] = as_table(mine) or "pending"
@@ -111,9 +112,8 @@ def told_gap(gaps):
     return signed(mean), f"{half:.3f}" if np.isfinite(half) else "-"
 
 
-def learnt_table(results):
-    "What networks show of the ideas their methods are named after: a line a measure and network."
-    path = Path(results) / "showing.json"
+def learnt_table(path):
+    "What networks of a file of rows show of their methods' ideas: a line a measure and network."
     found = {}
     for r in json.loads(path.read_text()) if path.exists() else []:
         seeds = found.setdefault((r["method"], r["measure"], r["network"]), {})

@@ -1,6 +1,7 @@
-"""What networks of 1 000 steps show of the ideas they are named after, on ground they never saw.
+"""What trained networks show of the ideas they are named after, on ground they never saw.
 
     python experiments/showing.py [--work runs/proof]
+    python experiments/showing.py --steps 4000     the one long run of SimCLR and of each method
 
 Three draws of views of 64 windows of Dubai's validation scene (2). Asked are, for each of the four methods,
 three networks of each kind: its own (seed 0 is the one that ships), those of its placebo and of SimCLR, all
@@ -11,7 +12,8 @@ SimCLR's encoder alone, which ships; FALSE and GraSS need its head, which does n
 FALSE: is the first suspect of one's dominant class, in the quarter of the rows whose own views agree best?
 GraSS: how pure is the box among all its places, in views of several classes that were cut? GLCNet and SSCCL
 need no label: does a window or a point find its place in the other view, by geometry? Nothing is trained.
-Rows: results/showing.json, one a method, network, seed, measure and draw; `trained` names the run's commit.
+Rows: results/showing.json (1 000 steps) and showing-long.json (4 000: seed 0, no placebo), one a method,
+network, seed, measure and draw; `trained` names the run's commit.
 """
 
 import argparse
@@ -49,7 +51,8 @@ from rsssl_nb.views.pairs import two_views
 from rsssl_nb.weights import load_into, load_weights, shipped
 
 OUT = ROOT / "results" / "showing.json"
-TILES, DRAWS, NETWORKS, STEPS = 64, 3, 3, 1000
+TILES, DRAWS = 64, 3
+LONG = {1000: ("cpu", 3), 4000: ("long", 1)}  # steps: the world of proof.py, and how many seeds are asked
 WITH_HEAD = ("false", "grass")  # their rules ask the projection head: of SimCLR too
 CARD = {  # (measure, arm) of the scorecard: the name in the rows
     ("window retrieval", "matched"): "windows found",
@@ -88,43 +91,50 @@ def filled(method, path, encoder_alone=False):
     return method
 
 
-def files_of(network, whole, work):
+def arm_of(network, steps):
+    "The arm of proof.py that trains a network so long, or None."
+    return next((arm for arm in ARMS if (arm.world, arm.name) == (LONG[steps][0], network)), None)
+
+
+def files_of(network, whole, work, steps=1000):
     "{seed: (commit, file)} of an arm: what ships as seed 0, if it is `whole` enough, and runs in a folder."
-    arm = next(arm for arm in ARMS if (arm.world, arm.name) == ("cpu", network))
-    found, name = {}, f"{network}-{STEPS}"
+    arm = arm_of(network, steps)
+    found, name = {}, f"{network}-{steps}"
     if name in shipped() and (load_weights(shipped(name))[1]["kind"] == "method" or not whole):
         found[0] = load_weights(shipped(name))[1]["commit"], shipped(name)
     for seed in range(arm.seeds):
-        runs = [run for run in folders_of(CAMPAIGN, work, arm, seed) if snapshot_path(run, STEPS).exists()]
+        runs = [run for run in folders_of(CAMPAIGN, work, arm, seed) if snapshot_path(run, steps).exists()]
         if runs and seed not in found:
-            found[seed] = commit_of(runs[-1]), snapshot_path(runs[-1], STEPS)
+            found[seed] = commit_of(runs[-1]), snapshot_path(runs[-1], steps)
     return found
 
 
-def asked_files(work):
-    """{(method, network): [(seed, commit, file), ...]}, three of each, the first seeds that are there.
+def asked_files(work, steps=1000):
+    """{(method, network): [(seed, commit, file), ...]} of all that train so long, the first seeds there are.
 
     SystemExit with what lacks and the command that makes it.
     """
-    found = {}
+    (world, seeds), found = LONG[steps], {}
     for method in FOUR:
         for network in ("simclr", PLACEBO[method], method):
-            there = files_of(network, network != "simclr" or method in WITH_HEAD, work)
-            if len(there) < NETWORKS:
-                lacks = sorted({0, 1, 2} - there.keys())
+            if not arm_of(network, steps):
+                continue
+            there = files_of(network, network != "simclr" or method in WITH_HEAD, work, steps)
+            if len(there) < seeds:
+                lacks = sorted(set(range(seeds)) - there.keys())
                 raise SystemExit(
                     f"{work} lacks runs of {network}: "
-                    f"python experiments/proof.py --world cpu --arms {network} --seeds "
+                    f"python experiments/proof.py --world {world} --arms {network} --seeds "
                     f"{' '.join(map(str, lacks))} --work {work}"
                 )
-            found[method, network] = [(s, *there[s]) for s in sorted(there)[:NETWORKS]]
+            found[method, network] = [(s, *there[s]) for s in sorted(there)[:seeds]]
     return found
 
 
-def networks(method, files, training):
+def networks(method, files, training, seeds=3):
     "(network, seed, commit of its training, method) of all that are asked about a method."
-    meta = load_weights(shipped(f"{method}-{STEPS}"))[1]
-    for seed in range(NETWORKS):
+    meta = load_weights(shipped(f"{method}-1000"))[1]
+    for seed in range(seeds):
         yield "random-fitted", seed, "", fitted(built(meta, seed), training)
     for (about, network), told in files.items():
         for seed, commit, path in told if about == method else ():
@@ -206,21 +216,23 @@ def main():
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "proof", help="the runs of proof.py")
+    parser.add_argument("--steps", type=int, choices=LONG, default=1000, help="how long they were trained")
     asked, rows = parser.parse_args(), []
     torch.set_num_threads(1)
-    files = asked_files(asked.work)
-    meta = shipped()[f"simclr-{STEPS}"]
+    files = asked_files(asked.work, asked.steps)
+    meta = shipped()["simclr-1000"]
     seen = audits(meta)
     learnt, _ = tiles("train", meta)
     training = [two_views(learnt, meta["size"], DUBAI_VIEWS, seed=k, min_iou=0.1) for k in range(4)]
     for method in FOUR:
-        for network, seed, commit, made in networks(method, files, training):
+        for network, seed, commit, made in networks(method, files, training, LONG[asked.steps][1]):
             for draw, views in enumerate(seen):
                 told = dict(method=method, network=network, seed=seed, trained=commit, draw=draw)
                 for name, value in answers(method, network, made, views).items():
                     rows.append(told | dict(measure=name, value=round(value, 4), commit=code_version()))
             print(method, network, seed, {r["measure"]: r["value"] for r in rows[-4:]}, flush=True)
-    write_aside(OUT, lambda path: path.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n"))
+    out = OUT if asked.steps == 1000 else OUT.with_stem("showing-long")
+    write_aside(out, lambda path: path.write_text("[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n"))
 
 
 if __name__ == "__main__":

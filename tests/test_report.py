@@ -81,12 +81,13 @@ def test_simclr_stands_beside_the_untrained_network_of_its_seed():
 
 
 def test_what_networks_show_is_a_line_a_measure(tmp_path):
-    assert report.learnt_table(tmp_path) == "pending"
+    assert report.learnt_table(tmp_path / "showing.json") == "pending"
     told = dict(method="false", measure="right", network="a")
     rows = [dict(told, seed=s, value=v) for s, v in ((0, 0.5), (1, 0.7), (1, 0.9))]
     (tmp_path / "showing.json").write_text(json.dumps(rows))
     assert (
-        report.learnt_table(tmp_path).splitlines()[2] == "| false | right | a | 0.650 | 0: 0.500, 1: 0.800 |"
+        report.learnt_table(tmp_path / "showing.json").splitlines()[2]
+        == "| false | right | a | 0.650 | 0: 0.500, 1: 0.800 |"
     )
 
 

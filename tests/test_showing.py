@@ -36,6 +36,8 @@ def test_what_lacks_is_said_with_the_command_that_makes_it(tmp_path):
     assert not showing.files_of("simclr", True, tmp_path)
     with pytest.raises(SystemExit, match="--arms simclr --seeds 0 1 2 --work"):
         showing.asked_files(tmp_path)
+    with pytest.raises(SystemExit, match="--world long --arms simclr --seeds 0 --work"):
+        showing.asked_files(tmp_path, 4000)
 
 
 @pytest.mark.parametrize("method", showing.FOUR)
@@ -136,8 +138,26 @@ def test_the_kept_rows_hold_each_network_and_draw_once():
             assert all(0 <= r["value"] for r in mine)
             for network in networks:
                 own = [r for r in mine if r["network"] == network]
-                assert len(own) == showing.DRAWS * showing.NETWORKS
-                assert len({(r["seed"], r["trained"]) for r in own}) == showing.NETWORKS
+                assert len(own) == showing.DRAWS * 3
+                assert len({(r["seed"], r["trained"]) for r in own}) == 3
+
+
+def test_the_long_runs_beat_untrained_ones_where_the_pages_say_so_and_simclr_needs_its_head():
+    rows = json.loads(showing.OUT.with_stem("showing-long").read_text())
+    told = {m: [r for r in rows if r["measure"] == m] for m in LEARNT}
+    for measure, mine in told.items():
+        asked = LEARNT[measure].method
+        networks = {"random-fitted", asked} | ({"simclr"} if measure != "windows found" else set())
+        assert {(r["network"], r["draw"]) for r in mine} == {(n, d) for n in networks for d in range(3)}
+        assert {r["seed"] for r in mine} == {0}
+    means = {
+        (m, n): sum(r["value"] for r in told[m] if r["network"] == n)
+        for m in ("suspects right", "points found", "windows found", "windows found, encoder")
+        for n in ("random-fitted", LEARNT[m].method)
+    }
+    assert all(
+        means[m, LEARNT[m].method] > means[m, "random-fitted"] for m in told if (m, "random-fitted") in means
+    )
 
 
 def test_a_network_is_a_bar_a_seed_a_dot_what_knows_less_a_tick_and_nothing_is_pending():
