@@ -49,8 +49,8 @@ ALIVE = (("scene", 5), *ALSO, *STAGES, ("hypercolumn", 11))
 
 
 def named(row):
-    "A row's method, with what it started from where it has that."
-    return row["method"] + (f" from {row['init']}" if row.get("init") else "")
+    "A row's method, with what its training started from where its world has several starts."
+    return row["method"] + (f" from {row['init']}" if row.get("init") and row.get("steps") else "")
 
 
 def tables_of(results):
