@@ -80,6 +80,12 @@ def test_simclr_stands_beside_the_untrained_network_of_its_seed():
     assert len(lines) == 2 and report.alive_table(rows[:3]) == "pending"
 
 
+def test_what_was_trained_says_where_it_started_and_what_was_not_needs_no_word():
+    assert report.named(dict(method="simclr", init="imagenet", steps=500)) == "simclr from imagenet"
+    for untrained in (dict(steps=0, init="random"), dict(init="random"), dict(steps=500)):
+        assert report.named(dict(untrained, method="random")) == "random"
+
+
 def test_what_networks_show_is_a_line_a_measure(tmp_path):
     assert report.learnt_table(tmp_path / "showing.json") == "pending"
     told = dict(method="false", measure="right", network="a")
