@@ -28,12 +28,16 @@ def minutes_of_jobs(campaign, rows):
     return found
 
 
-def hours_used(campaign, rows):
-    "Core-hours that made the rows of this protocol."
-    mine = [
+def own_rows(campaign, rows):
+    "The rows of a campaign's worlds under the protocol of today."
+    return [
         r for r in rows if r["world"] in campaign.worlds and r["protocol"] == campaign.version(r["world"])
     ]
-    return sum(minutes_of_jobs(campaign, mine).values()) / 60
+
+
+def hours_used(campaign, rows):
+    "Core-hours that made the rows of this protocol."
+    return sum(minutes_of_jobs(campaign, own_rows(campaign, rows)).values()) / 60
 
 
 def forecast(campaign, job, spent):
@@ -46,14 +50,21 @@ def forecast(campaign, job, spent):
     return mean(known) if known else campaign.guess(kind, arm)
 
 
+def too_long(campaign, job, rows):
+    "In words, what a job will take and the ceiling does not leave; nothing where it fits."
+    used = hours_used(campaign, rows)
+    hours = forecast(campaign, job, minutes_of_jobs(campaign, own_rows(campaign, rows))) / 60
+    if used + hours <= campaign.ceiling:
+        return ""
+    return f"it takes {hours:.2f} core-hours, and {used:.1f} of {campaign.ceiling:g} are used"
+
+
 def budget_table(campaign, jobs, rows):
     """A dict a part: name, jobs, done, hours used, hours to come, and how many jobs no hours are left for.
 
     Jobs are taken in order, until the campaign's ceiling is used.
     """
-    mine = [
-        r for r in rows if r["world"] in campaign.worlds and r["protocol"] == campaign.version(r["world"])
-    ]
+    mine = own_rows(campaign, rows)
     spent, total = minutes_of_jobs(campaign, mine), hours_used(campaign, mine)
     parts = {
         name: dict(part=name, jobs=0, done=0, used=0.0, to_come=0.0, dropped=0) for name in campaign.parts

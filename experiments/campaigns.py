@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from budgets import budget_lines, hours_used, part_of
+from budgets import budget_lines, hours_used, part_of, too_long
 from keeping import done, keep_rows, key_of, merge, read_rows
 from trials import (
     ROOT,
@@ -208,8 +208,8 @@ def queue(campaign, asked):
         there = read_rows(asked.results, campaign.files())
         if done(campaign, *job, there):
             continue
-        if hours_used(campaign, there) >= campaign.ceiling:
-            failed.append(f"{name_of(job)}: {campaign.ceiling:g} core-hours are used")
+        if words := too_long(campaign, job, there):
+            failed.append(f"{name_of(job)}: {words}")
             continue
         rows = []
         while time.time() < deadline and not rows:

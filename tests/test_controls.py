@@ -557,10 +557,11 @@ def test_the_hours_end_at_the_ceiling_and_what_is_dropped_is_said(stack, tmp_pat
         "0.0 of 0.25 core-hours used, 0.2 left, 0.2 forecast; dropped from the end: 1 of last"
     )
     campaigns.queue(made, asked)
-    rows = [dict(r, minutes=20) for r in json.loads((tmp_path / "judges.json").read_text())]
+    rows = [dict(r, minutes=8) for r in json.loads((tmp_path / "judges.json").read_text())]
     rows = [r for r in rows if r["method"] == "false"]
     (tmp_path / "judges.json").write_text(json.dumps(rows))
-    assert campaigns.queue(made, asked) == ["rsscn7-simclr seed 0: 0.25 core-hours are used"]
+    words = "it takes 0.17 core-hours, and 0.1 of 0.25 are used"
+    assert campaigns.queue(made, asked) == [f"rsscn7-simclr seed 0: {words}"]
     assert campaigns.count_left(made, asked) == 1
 
 
