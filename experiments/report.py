@@ -201,10 +201,11 @@ def figures_of(results):
         show_dose(dials, controls, dial, ax)
 
     there = [d for d in DIALS if dose_points(dials, controls, d)] or DIALS
+    asked = [(j, n) for j, n in ASKED if any((r["judge"], r["labels"]) == (j, n) for r in cpu)] or ASKED
     most = len({r["method"] for r in cpu if r["world"] == "cpu"})
     return {
         "evidence-cpu.png": show_grid(
-            [lambda ax, j=j, n=n: arms(ax, j, n) for j, n in ASKED], cols=2, size=(4.6, 1.4 + 0.25 * most)
+            [lambda ax, j=j, n=n: arms(ax, j, n) for j, n in asked], cols=3, size=(4.0, 1.4 + 0.25 * most)
         ),
         "when-it-helps.png": show_grid(
             [lambda ax, d=d: doses(ax, d) for d in there], cols=3, size=(3.7, 2.7)

@@ -285,7 +285,7 @@ def gain_in_words(gaps: np.ndarray) -> str:
 
 
 def threshold_sentence(points: list[dict], smallest: float | None) -> str:
-    """Where told points of three seeds leave zero, and where they reach what three seeds show; or nothing.
+    """Where told points of three seeds leave zero, where they reach what three seeds show, too; or nothing.
 
     One such point alone does not say where gains begin.
     """
@@ -296,7 +296,7 @@ def threshold_sentence(points: list[dict], smallest: float | None) -> str:
         return ""
     if len(gains) == 1:
         return f"Only the told point at {gains[0][0]:g} has three seeds: where gains begin is not known yet."
-    shown = next((f"{x:g}" for x, mean, _ in gains if mean >= smallest), "nowhere")
+    shown = next((f"{x:g}" for x, mean, half in gains if mean > half and mean >= smallest), "nowhere")
     return (
         f"Told points leave zero first at: {clear}; "
         f"they reach what three seeds show, {smallest:.3f}, at: {shown}."

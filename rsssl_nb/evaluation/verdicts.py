@@ -305,11 +305,11 @@ def show_methods(
         low, high, of_seeds = value_interval(mine)
         ax.plot([low, high], [y, y], "-" if of_seeds else ":", color=color, linewidth=1.6)
         ax.plot([np.mean(values)] * 2, [y - 0.22, y + 0.22], color=color, linewidth=2.2)
-        ax.plot(values, [y] * len(values), marker, color=color, markersize=4.5, markeredgecolor="w")
+        ax.plot(values, [y] * len(values), marker, color=color, markersize=5, markeredgecolor="0.15", mew=0.5)
         right = (max([high, *values]), y)
-        ax.annotate(
-            f"{np.mean(values):.3f}", right, (5, 0), textcoords="offset points", va="center", fontsize=7
-        )
+        white = dict(fc="w", ec="none", alpha=0.8, pad=0.4)
+        text = f"{np.mean(values):.3f}"
+        ax.annotate(text, right, (5, 0), textcoords="offset points", va="center", fontsize=7, bbox=white)
     ax.set_yticks(range(len(methods)), methods)
     ax.invert_yaxis()
     ax.margins(x=0.16)
