@@ -400,5 +400,5 @@ def show_dose(dialled: list[dict], controls: list[dict], dial: Dial, ax=None):
     for arm, places in set_apart(points, dial.log).items():
         draw_arm(ax, arm, places)
     scale_axis(ax, dial, sorted({p["x"] for p in points}))
-    ax.legend(fontsize=6)
+    ax.legend(fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=2, frameon=False)
     return ax.figure
