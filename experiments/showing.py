@@ -52,7 +52,7 @@ from rsssl_nb.weights import load_into, load_weights, shipped
 
 OUT = ROOT / "results" / "showing.json"
 TILES, DRAWS = 64, 3
-LONG = {1000: ("cpu", 3), 4000: ("long", 1)}  # steps: the world of proof.py, and how many seeds are asked
+TRAINED = {1000: ("cpu", 3), 4000: ("long", 1)}  # steps: the world of proof.py, and how many seeds are asked
 WITH_HEAD = ("false", "grass")  # their rules ask the projection head: of SimCLR too
 CARD = {  # (measure, arm) of the scorecard: the name in the rows
     ("window retrieval", "matched"): "windows found",
@@ -93,7 +93,7 @@ def filled(method, path, encoder_alone=False):
 
 def arm_of(network, steps):
     "The arm of proof.py that trains a network so long, or None."
-    return next((arm for arm in ARMS if (arm.world, arm.name) == (LONG[steps][0], network)), None)
+    return next((arm for arm in ARMS if (arm.world, arm.name) == (TRAINED[steps][0], network)), None)
 
 
 def files_of(network, whole, work, steps=1000):
@@ -114,7 +114,7 @@ def asked_files(work, steps=1000):
 
     SystemExit with what lacks and the command that makes it.
     """
-    (world, seeds), found = LONG[steps], {}
+    (world, seeds), found = TRAINED[steps], {}
     for method in FOUR:
         for network in ("simclr", PLACEBO[method], method):
             if not arm_of(network, steps):
@@ -216,7 +216,7 @@ def main():
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "proof", help="the runs of proof.py")
-    parser.add_argument("--steps", type=int, choices=LONG, default=1000, help="how long they were trained")
+    parser.add_argument("--steps", type=int, choices=TRAINED, default=1000, help="how long they were trained")
     asked, rows = parser.parse_args(), []
     torch.set_num_threads(1)
     files = asked_files(asked.work, asked.steps)
@@ -225,7 +225,7 @@ def main():
     learnt, _ = tiles("train", meta)
     training = [two_views(learnt, meta["size"], DUBAI_VIEWS, seed=k, min_iou=0.1) for k in range(4)]
     for method in FOUR:
-        for network, seed, commit, made in networks(method, files, training, LONG[asked.steps][1]):
+        for network, seed, commit, made in networks(method, files, training, TRAINED[asked.steps][1]):
             for draw, views in enumerate(seen):
                 told = dict(method=method, network=network, seed=seed, trained=commit, draw=draw)
                 for name, value in answers(method, network, made, views).items():

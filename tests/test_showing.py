@@ -142,7 +142,7 @@ def test_the_kept_rows_hold_each_network_and_draw_once():
                 assert len({(r["seed"], r["trained"]) for r in own}) == 3
 
 
-def test_the_long_runs_beat_untrained_ones_where_the_pages_say_so_and_simclr_needs_its_head():
+def test_the_long_runs_beat_untrained_ones_where_the_pages_say_so():
     rows = json.loads(showing.OUT.with_stem("showing-long").read_text())
     told = {m: [r for r in rows if r["measure"] == m] for m in LEARNT}
     for measure, mine in told.items():
