@@ -161,7 +161,10 @@ def audits(meta):
 
 
 def suspects_right(made, views):
-    "FALSE: whether the first suspect is of one's class, in the rows that are surest, and who else would be."
+    """FALSE: whether the first suspect is of one's class, in the rows that are surest, and who else would be.
+
+    And in what share of all rows its gate is open.
+    """
     with torch.no_grad(), still_statistics(made):
         trace = made.step(views.pair, guided()).trace
     kin, among = similar_content(views)["same class"], negatives(len(views.pair))
@@ -171,6 +174,7 @@ def suspects_right(made, views):
         "nearest in colour right": colour_similarity(torch.cat([views.pair.a, views.pair.b])),
     }
     found = {"any negative right": float(kin[sure][among[sure]].float().mean())}
+    found["gate open"] = float(trace["open"]) / len(trace["s_pos"])
     for name, score in named.items():
         first = score.masked_fill(~among, -torch.inf).argmax(1)[sure]
         found[name] = float(kin[sure, first].float().mean())

@@ -83,10 +83,14 @@ def test_suspects_are_counted_in_the_surest_rows_by_hand():
         tau = 0.5
 
         def step(self, pair, at):
-            return type("Step", (), dict(trace=dict(sim=sim, s_pos=torch.arange(16.0))))
+            return type("Step", (), dict(trace=dict(sim=sim, s_pos=torch.arange(16.0), open=4)))
 
     found = showing.suspects_right(Made(), views)
-    assert found["suspects right"] == 1 and abs(found["any negative right"] - 6 / 14) < 1e-6
+    assert (
+        found["suspects right"] == 1
+        and found["gate open"] == 0.25
+        and abs(found["any negative right"] - 6 / 14) < 1e-6
+    )
 
 
 def test_boxes_are_ranked_in_mixed_views_that_both_maps_cut(monkeypatch):
